@@ -1,0 +1,225 @@
+"""The whole error tree.
+
+Rules: `RemoteError` means the peer broke a rule, `Refused` means we declined, `NoCommonProtocol` is nobody's fault,
+`LocalProtocolError` is a bug of ours or of the caller. Callers tell them apart by type; texts are for people only.
+Reading and writing streams raises trio's own errors (`switch/stream.py` adds `StreamReset`). No trio here: the
+command line shows keys and addresses without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pyp2p.trace import Stage, Trace
+
+_SHOWN = 128  # characters of remote text that an error or a log line repeats
+
+
+def printable(text: str | bytes, limit: int = _SHOWN) -> str:
+    """Remote text made safe for a terminal or a log: control, bidi and non-ASCII characters escaped, cut at `limit`."""
+    head = text[: limit + 1]
+    shown = head.decode("utf-8", "backslashreplace") if isinstance(head, bytes) else head
+    escaped = shown[:limit].encode("unicode_escape").decode("ascii")
+    return escaped if len(shown) <= limit else escaped + "..."
+
+
+class P2PError(Exception):
+    """Base of every error that pyp2p raises on purpose."""
+
+
+class RemoteError(P2PError):
+    """The other side broke a rule of the protocol: the connection or stream ends, the peer is to blame."""
+
+
+class WireError(RemoteError):
+    """Bytes that are no value: a bad varint, a message over its bound, a malformed protobuf."""
+
+
+class MultistreamError(RemoteError):
+    """A violation of multistream-select."""
+
+
+class SecurityError(RemoteError):
+    """A failed proof of identity or a broken secure channel."""
+
+
+class NoiseError(SecurityError):
+    """A violation of Noise or of the libp2p payload inside it."""
+
+
+class PeerIdMismatch(SecurityError):
+    """Somebody else answered: the proven peer id is not the one that was dialled."""
+
+    def __init__(self, expected: object, got: object) -> None:
+        super().__init__(f"expected peer {expected}, but {got} answered")
+        self.expected = expected
+        self.got = got
+
+
+class MuxerError(RemoteError):
+    """A violation of the stream multiplexer; `goaway_code` is what the peer is told (yamux: 1 protocol error)."""
+
+    def __init__(self, reason: str, goaway_code: int = 1) -> None:
+        super().__init__(reason)
+        self.goaway_code = goaway_code
+
+
+class IdentifyError(RemoteError):
+    """An identify message that is malformed or over its bounds."""
+
+
+class RecordError(RemoteError):
+    """A signed envelope or peer record that does not verify; the text names the rule."""
+
+
+class InvalidKey(RemoteError):
+    """A key protobuf or key material that is malformed, unsupported or out of bounds."""
+
+
+class InvalidPeerId(RemoteError, ValueError):
+    """A text or byte string that is no peer id."""
+
+
+class InvalidMultiaddr(RemoteError, ValueError):
+    """A text or byte string that is no multiaddr; `position` is the character or byte where it goes wrong."""
+
+    def __init__(self, reason: str, position: int | None = None) -> None:
+        super().__init__(reason if position is None else f"{reason} (at position {position})")
+        self.reason = reason
+        self.position = position
+
+
+class RemoteClosed(RemoteError):
+    """The peer ended the connection where it still owed us bytes."""
+
+
+class Refused(P2PError):
+    """We declined: a limit, a gate, a backoff or an admission step said no. `code` is the name of its counter."""
+
+    code = "refused"
+
+
+class LimitExceeded(Refused):
+    """A resource limit is reached; `limit` names the field of `Limits`."""
+
+    def __init__(self, limit: str, detail: str) -> None:
+        super().__init__(f"{detail} (limit {limit})")
+        self.limit = limit
+        self.code = f"limit.{limit}"
+
+
+class NotAllowed(Refused):
+    """The connection gater said no at `stage` (dial, accept, secured, upgraded), perhaps with a reason."""
+
+    def __init__(self, stage: str, reason: str) -> None:
+        super().__init__(f"gater refused at {stage}: {reason}")
+        self.stage = stage
+        self.reason = reason
+        self.code = f"gater.{stage}"
+
+
+class BackingOff(Refused):
+    """The address failed before; it is not dialled again until `until` (monotonic seconds)."""
+
+    code = "backoff"
+
+    def __init__(self, address: str, seconds: float, until: float) -> None:
+        super().__init__(f"{address} failed lately; next try in {seconds:.1f} s")
+        self.until = until
+
+
+class DialSelf(Refused):
+    """The target is this very node."""
+
+    code = "dial_self"
+
+
+class AdmissionRefused(Refused):
+    """An admission step, ours or one whose handshake the peer failed, declined the connection; `reason` says why."""
+
+    code = "admission"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"not admitted: {reason}")
+        self.reason = reason
+
+
+class Stopping(Refused):
+    """The switch is stopping and starts nothing new."""
+
+    code = "stopping"
+
+
+class NoCommonProtocol(P2PError):
+    """An honest disagreement: the peer speaks none of the protocols that were `offered`."""
+
+    def __init__(self, offered: Sequence[str], detail: str = "") -> None:
+        names = ", ".join(printable(name) for name in offered[:8])
+        super().__init__(f"the peer speaks none of: {names}" + (f" ({detail})" if detail else ""))
+        self.offered = tuple(offered)
+
+
+class StageTimeout(P2PError):
+    """A total deadline passed while the connection was at `stage`."""
+
+    def __init__(self, stage: Stage, seconds: float) -> None:
+        super().__init__(f"no progress at {stage.value}: the deadline of {seconds:g} s passed")
+        self.stage = stage
+        self.seconds = seconds
+
+
+class ResolveError(P2PError):
+    """A DNS name gave no usable address."""
+
+
+class ConnectFailed(P2PError):
+    """The operating system could not open the connection (refused, unreachable, no route)."""
+
+
+class NoAddresses(P2PError):
+    """There is nothing to dial: the peer has no address that any transport handles."""
+
+
+class NotConnected(P2PError):
+    """There is no connection to the peer and no address to dial."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One address that was tried: how far it came, why it ended, and its trace."""
+
+    address: str
+    stage: Stage
+    error: BaseException
+    trace: Trace
+
+    @property
+    def reason(self) -> str:
+        """The error as one line."""
+        return str(self.error) or type(self.error).__name__
+
+
+class DialFailed(P2PError):
+    """No address of the peer led to a connection; `attempts` holds each address, the stage it reached and why."""
+
+    def __init__(self, peer: object | None, attempts: Sequence[Attempt]) -> None:
+        self.peer = peer
+        self.attempts = list(attempts)
+        lines = [f"  {a.address}: at {a.stage.value}: {a.reason}" for a in self.attempts]
+        whom = "peer" if peer is None else str(peer)
+        tried = "1 address" if len(lines) == 1 else f"{len(lines)} addresses"
+        super().__init__("\n".join([f"could not connect to {whom}: tried {tried}", *lines]))
+
+    @property
+    def furthest(self) -> Attempt | None:
+        """The attempt that reached the latest stage (the newest of equals); None when nothing was tried."""
+        best: Attempt | None = None
+        for attempt in self.attempts:
+            if best is None or attempt.stage.order >= best.stage.order:
+                best = attempt
+        return best
+
+
+class LocalProtocolError(ValueError):
+    """Misuse of a protocol object: a bug in pyp2p or in the caller, never caught by pyp2p."""

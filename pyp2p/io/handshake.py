@@ -1,0 +1,135 @@
+"""Negotiations as values: every negotiation is a `Handshake` core, and `drive` is the one loop that moves its bytes.
+
+Rules: a core does no I/O; `drive` never reads past what the core asks for, and hands on what is left in either
+direction. That is what lets stages share flights: a core may be done with output still unsent (the next stage
+prepends it), and bytes that came too early are the next stage's inbox.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Generic, Protocol, TypeVar
+
+import trio
+
+from pyp2p.errors import RemoteClosed
+from pyp2p.trace import Step
+
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+READ_SIZE = 65536  # one read of a socket; between two processes 64 KiB beat 16, 128 and 256 KiB
+
+
+class Direction(enum.Enum):
+    """Who opened the connection or stream, seen from here."""
+
+    INBOUND = "inbound"
+    OUTBOUND = "outbound"
+
+    @property
+    def outbound(self) -> bool:
+        """True when we opened it."""
+        return self is Direction.OUTBOUND
+
+
+class Handshake(Protocol[R_co]):
+    """A negotiation without I/O: bytes in by `feed`, bytes out by `take_output`, until `done`.
+
+    `result` and `leftover` (input that belongs to the next layer) are readable only when `done`.
+    """
+
+    @property
+    def done(self) -> bool:
+        """True when no further input is needed. Output may still be waiting."""
+        ...
+
+    @property
+    def result(self) -> R_co:
+        """What was negotiated."""
+        ...
+
+    @property
+    def leftover(self) -> bytes:
+        """Input after the end of the negotiation."""
+        ...
+
+    def feed(self, data: bytes) -> None:
+        """Take input. Raises `RemoteError` when the peer breaks a rule, `NoCommonProtocol` on honest disagreement."""
+        ...
+
+    def take_output(self) -> bytes:
+        """The bytes to send now; each byte is returned once."""
+        ...
+
+
+class Pipelined(Generic[R]):
+    """Two negotiations in one flight: `first` has spoken and only waits for an answer, `then` speaks at once.
+
+    Used by a dialer with a single offer: the answer to `first` is checked as a prefix of what arrives for `then`.
+    """
+
+    def __init__(self, first: Handshake[object], then: Handshake[R]) -> None:
+        self._first = first
+        self._then = then
+        self._first_open = not first.done
+
+    @property
+    def done(self) -> bool:
+        """True when both are done."""
+        return self._first.done and self._then.done
+
+    @property
+    def result(self) -> R:
+        """The result of the second negotiation."""
+        return self._then.result
+
+    @property
+    def leftover(self) -> bytes:
+        """What the second negotiation left."""
+        return self._then.leftover
+
+    def feed(self, data: bytes) -> None:
+        """Feed the first until it is done, the rest to the second."""
+        if self._first_open:
+            self._first.feed(data)
+            if not self._first.done:
+                return
+            self._first_open = False
+            data = self._first.leftover
+            if not data:
+                return
+        self._then.feed(data)
+
+    def take_output(self) -> bytes:
+        """The output of the first, then of the second."""
+        return self._first.take_output() + self._then.take_output()
+
+
+async def drive(
+    core: Handshake[R], stream: trio.abc.HalfCloseableStream, step: Step, inbox: bytes = b"", outbox: bytes = b""
+) -> tuple[R, bytes, bytes]:
+    """Run `core` over `stream` until it is done; returns (result, leftover, unsent).
+
+    `inbox` is input that an earlier stage left, `outbox` output that it did not send. `unsent` is output that
+    nobody has to wait for: the next stage sends it in front of its own. Bytes and waits are added to `step`.
+    Raises what the core raises, `RemoteClosed` at end of stream, and trio's stream errors; on an error of the core
+    its last words (a refusal) are still in the core. Cancellation leaves the stream unusable for anything but close.
+    """
+    if inbox:
+        step.bytes_in += len(inbox)
+        core.feed(inbox)
+    out = outbox + core.take_output()
+    while not core.done:
+        if out:
+            await stream.send_all(out)
+            step.bytes_out += len(out)
+            out = b""
+            step.waits += 1
+        data = await stream.receive_some(READ_SIZE)
+        if not data:
+            raise RemoteClosed(f"the peer closed the connection during {step.stage.value}")
+        step.bytes_in += len(data)
+        core.feed(data)
+        out = core.take_output()
+    return core.result, core.leftover, out

@@ -1,0 +1,86 @@
+"""What happened on the way to a connection: named stages, timed steps, bytes and waits.
+
+Rule: one `Stage` enum serves traces, errors and JSON, so that a step is called the same everywhere.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+
+class Stage(enum.Enum):
+    """The steps of a dial or an accepted connection, in the order in which they happen."""
+
+    RESOLVE = "resolve"
+    CONNECT = "connect"
+    SECURITY_SELECT = "security_select"
+    HANDSHAKE = "handshake"
+    MUXER_SELECT = "muxer_select"
+    IDENTIFY = "identify"
+    ADMISSION = "admission"
+    PROTOCOL = "protocol"
+
+    @property
+    def order(self) -> int:
+        """Position in the sequence: of several failed attempts the one with the highest order got furthest."""
+        return _ORDER[self]
+
+
+_ORDER = {stage: position for position, stage in enumerate(Stage)}
+
+MAX_STEPS = 64  # a trace lives as long as its connection: a peer must not be able to make it grow
+
+
+@dataclass(slots=True)
+class Step:
+    """One timed step: monotonic seconds, bytes on the wire each way, and how often we had to wait for the peer."""
+
+    stage: Stage
+    detail: str
+    started: float
+    ended: float | None = None
+    bytes_out: int = 0
+    bytes_in: int = 0
+    waits: int = 0
+
+    def as_json(self, origin: float) -> dict[str, object]:
+        """The step as `{stage, detail, ms, bytes_out, bytes_in}`, `at_ms` counted from `origin` (monotonic seconds)."""
+        ended = self.started if self.ended is None else self.ended
+        return {
+            "stage": self.stage.value,
+            "detail": self.detail,
+            "at_ms": round((self.started - origin) * 1000, 3),
+            "ms": round((ended - self.started) * 1000, 3),
+            "bytes_out": self.bytes_out,
+            "bytes_in": self.bytes_in,
+        }
+
+
+@dataclass(slots=True)
+class Trace:
+    """The steps of one connection attempt, oldest first, at most `MAX_STEPS` of them."""
+
+    steps: list[Step] = field(default_factory=list)
+
+    def begin(self, stage: Stage, detail: str, now: float) -> Step:
+        """Start a step at `now` (monotonic seconds); a step beyond the bound is timed but not kept."""
+        step = Step(stage, detail, now)
+        if len(self.steps) < MAX_STEPS:
+            self.steps.append(step)
+        return step
+
+    @property
+    def stage(self) -> Stage:
+        """The stage of the newest step: where an attempt that failed now has failed."""
+        return self.steps[-1].stage if self.steps else Stage.RESOLVE
+
+    @property
+    def round_trips(self) -> int:
+        """Flights after which we had to wait for the peer so far, the TCP handshake included."""
+        return sum(step.waits for step in self.steps)
+
+    def as_json(self) -> list[dict[str, object]]:
+        """All steps as JSON objects, times counted from the first step."""
+        origin = self.steps[0].started if self.steps else 0.0
+        return [step.as_json(origin) for step in self.steps]

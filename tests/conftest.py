@@ -1,0 +1,45 @@
+"""What every test gets: hypothesis profiles and a check that the test left no socket open."""
+
+import gc
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+pytest.register_assert_rewrite("tests")  # helper modules' asserts are checked under -O too
+
+# `ci` draws the same examples in every run; `thorough` is for an evening. A slow shared machine is no finding: no deadline.
+hypothesis.settings.register_profile("ci", deadline=None, max_examples=100, derandomize=True, print_blob=True)
+hypothesis.settings.register_profile("dev", deadline=None, max_examples=100)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=5_000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
+
+_FDS = Path("/proc/self/fd")
+
+
+def _open_sockets() -> set[str]:
+    """The inodes of this process's sockets; empty where there is no /proc."""
+    if not _FDS.is_dir():
+        return set()
+    found = set()
+    for fd in os.listdir(_FDS):
+        try:
+            target = os.readlink(_FDS / fd)
+        except FileNotFoundError:  # the descriptor of the listing itself
+            continue
+        if target.startswith("socket:"):
+            found.add(target)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _no_socket_left() -> Iterator[None]:
+    before = _open_sockets()
+    yield
+    leaked = _open_sockets() - before
+    if leaked:
+        gc.collect()  # a closed-over frame of a failed test may still hold one; a true leak stays
+        leaked = _open_sockets() - before
+    assert not leaked, f"{len(leaked)} sockets still open after the test"

@@ -1,0 +1,1 @@
+"""A libp2p node for trio: `open_switch` is the way in."""

@@ -1,0 +1,29 @@
+"""Every test here is an interop test; the peers are built in fixtures, outside the tests' own time limit."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.interop import peers
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Hooks see the whole run's items: only those below this folder get the mark."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker("interop")
+
+
+@pytest.fixture(params=peers.LANGUAGES)
+def language(request: pytest.FixtureRequest) -> str:
+    """Each peer implementation in turn, built."""
+    peers.require(request.param)
+    return str(request.param)
+
+
+@pytest.fixture
+def go() -> str:
+    """For what only go-libp2p can do (push on demand, every key type in one run)."""
+    peers.require("go")
+    return "go"

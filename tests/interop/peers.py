@@ -1,0 +1,322 @@
+"""Builds and runs the reference peers: go-, rust- and js-libp2p behind one set of sub-commands and flags.
+
+A peer is built from the sources beside this file, once, into `${XDG_CACHE_HOME:-~/.cache}/pyp2p/peers/<language>-<hash of
+sources>`. Its sub-commands:
+
+- `listen [--port N]` prints `LISTEN <multiaddr>` and serves identify, ping, `/perf/1.0.0` and `/echo/1.0.0` until its standard
+  input closes;
+- `identify|perf|ping|handshakes|streams|idle ADDR` dial it and print JSON lines (`--upload --download --runs`, `--count`,
+  `--concurrency`, `--hold`); go also has `hold ADDR` (keeps a connection and tells what identify push taught it).
+
+Flags of both sides: `--security noise|tls`, `--muxer yamux|mplex|both`, `--key TYPE` (see `KEY_TYPES`); go: `--push-after D`.
+All of them talk to loopback only.
+
+    python -m tests.interop.peers build     builds every peer whose toolchain is here and says how it went
+"""
+
+import fcntl
+import functools
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+import trio
+
+HERE = Path(__file__).parent
+BUILD_SECONDS = 1_500  # a cold rust build takes five minutes on two cores
+START_SECONDS = 30
+STOP_SECONDS = 5
+LINE_LIMIT = 1 << 20  # a peer that prints a longer line is broken
+
+
+class PeerUnavailable(Exception):
+    """The peer cannot be built here: no toolchain, or its build failed."""
+
+
+class PeerFailed(Exception):
+    """The peer ended with an error, printed something unexpected or did not start in time."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one peer is built, in a copy of its sources, and started."""
+
+    tools: tuple[str, ...]
+    sources: tuple[str, ...]
+    build: tuple[str, ...]
+    environment: dict[str, str]
+    keep: tuple[str, ...]  # what of the build folder goes to the cache
+    command: tuple[str, ...]  # `{}` is the cached folder
+
+
+RECIPES = {
+    "go": Recipe(
+        tools=("go",),
+        sources=("go.mod", "go.sum", "main.go", "pb.go"),
+        build=("go", "build", "-buildvcs=false", "-trimpath", "-o", "gopeer", "."),
+        environment={"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly", "GOWORK": "off"},
+        keep=("gopeer",),
+        command=("{}/gopeer",),
+    ),
+    "rust": Recipe(
+        tools=("cargo",),
+        sources=("Cargo.toml", "src/main.rs", "src/proto.rs"),
+        build=("cargo", "build", "--release", "--quiet"),
+        environment={"CARGO_TARGET_DIR": "target", "CARGO_TERM_COLOR": "never"},
+        keep=("target/release/peer",),
+        command=("{}/peer",),
+    ),
+    "js": Recipe(
+        tools=("node", "npm"),
+        sources=("package.json", "peer.mjs"),
+        build=(
+            "npm",
+            "install",
+            "--no-package-lock",
+            "--ignore-scripts",
+            "--no-audit",
+            "--no-fund",
+            "--loglevel=error",
+        ),
+        environment={},
+        keep=("package.json", "peer.mjs", "node_modules"),
+        command=("node", "{}/peer.mjs"),
+    ),
+}
+LANGUAGES = tuple(RECIPES)
+
+# What the peers cannot do is part of the matrix: rust-libp2p is built without ECDSA and RSA and sends no early muxer list;
+# only go can be told to change its protocols while it runs.
+KEY_TYPES = {
+    "go": ("ed25519", "secp256k1", "ecdsa", "rsa"),
+    "rust": ("ed25519", "secp256k1"),
+    "js": ("ed25519", "secp256k1", "ecdsa", "rsa"),
+}
+EARLY_MUXER = {"go": True, "rust": False, "js": True}
+PUSHES_ON_DEMAND = {"go": True, "rust": False, "js": False}
+
+
+def cache_folder() -> Path:
+    """Where built peers are kept."""
+    configured = os.environ.get("XDG_CACHE_HOME", "")
+    base = Path(configured) if os.path.isabs(configured) else Path.home() / ".cache"
+    return base / "pyp2p" / "peers"
+
+
+def _source_hash(language: str) -> str:
+    recipe = RECIPES[language]
+    digest = hashlib.sha256(repr(recipe).encode())
+    for name in recipe.sources:
+        content = (HERE / language / name).read_bytes()
+        digest.update(f"{name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()[:16]
+
+
+def _build(language: str, place: Path) -> None:
+    """Builds in a temporary folder beside `place` and renames: a half-built peer is never seen."""
+    recipe = RECIPES[language]
+    with tempfile.TemporaryDirectory(prefix=f".{language}-", dir=place.parent) as name:
+        work, finished = Path(name, "work"), Path(name, "finished")
+        for source in recipe.sources:
+            (work / source).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(HERE / language / source, work / source)
+        environment = os.environ | recipe.environment
+        try:
+            done = subprocess.run(
+                recipe.build,
+                cwd=work,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=BUILD_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise PeerUnavailable(f"{language}: the build took more than {BUILD_SECONDS} s") from error
+        if done.returncode:
+            tail = done.stdout.decode(errors="replace")[-2_000:]
+            raise PeerUnavailable(f"{language}: {' '.join(recipe.build)} ended with {done.returncode}\n{tail}")
+        finished.mkdir()
+        for kept in recipe.keep:
+            shutil.move(work / kept, finished / Path(kept).name)
+        finished.rename(place)
+
+
+@functools.cache
+def _ensure(language: str) -> Path | PeerUnavailable:
+    """The folder of the built peer, or why there is none: remembered, so that a failing build is tried once per run."""
+    missing = [tool for tool in RECIPES[language].tools if shutil.which(tool) is None]
+    if missing:
+        return PeerUnavailable(f"{language}: {' and '.join(missing)} not found")
+    place = cache_folder() / f"{language}-{_source_hash(language)}"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with open(place.parent / f"{language}.lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not place.is_dir():
+            try:
+                _build(language, place)
+            except PeerUnavailable as error:
+                return error
+    return place
+
+
+def command(language: str) -> list[str]:
+    """The command line of a built peer, to which a sub-command and flags are added; builds it when needed (minutes).
+
+    Raises `PeerUnavailable`.
+    """
+    place = _ensure(language)
+    if isinstance(place, PeerUnavailable):
+        raise place
+    return [part.format(place) for part in RECIPES[language].command]
+
+
+def require(language: str) -> None:
+    """For fixtures: builds the peer; without it the test is skipped, or fails when PYP2P_REQUIRE_INTEROP=1."""
+    try:
+        command(language)
+    except PeerUnavailable as error:
+        if os.environ.get("PYP2P_REQUIRE_INTEROP") == "1":
+            pytest.fail(str(error), pytrace=False)
+        pytest.skip(str(error))
+
+
+def _tail(errors: IO[bytes]) -> str:
+    size = errors.seek(0, os.SEEK_END)
+    errors.seek(max(0, size - 2_000))
+    return errors.read().decode(errors="replace").strip()
+
+
+@dataclass
+class Peer:
+    """A running peer program. `address` is what it printed, with its peer id."""
+
+    language: str
+    process: trio.Process
+    address: str = ""
+    _errors: IO[bytes] = field(
+        default_factory=tempfile.TemporaryFile, repr=False
+    )  # a file: a pipe nobody reads fills up
+    _received: bytearray = field(default_factory=bytearray, repr=False)
+
+    @property
+    def peer_id(self) -> str:
+        """The text after `/p2p/`."""
+        return self.address.rpartition("/p2p/")[2]
+
+    @property
+    def pid(self) -> int:
+        """For measuring its memory."""
+        return self.process.pid
+
+    def kill(self) -> None:
+        """Ends the program at once, as a crash would: its kernel closes its sockets."""
+        self.process.kill()
+
+    def errors(self) -> str:
+        """The end of what it wrote to standard error."""
+        return _tail(self._errors)
+
+    async def line(self) -> str:
+        """The next line of its standard output. Raises `PeerFailed` at its end."""
+        stdout = self.process.stdout
+        assert stdout is not None
+        while b"\n" not in self._received:
+            data = await stdout.receive_some(65_536)
+            if not data or len(self._received) > LINE_LIMIT:
+                raise PeerFailed(f"{self.language} peer: no further line\n{self.errors()}")
+            self._received += data
+        line, _, rest = bytes(self._received).partition(b"\n")
+        self._received = bytearray(rest)
+        return line.decode()
+
+    async def _stop(self) -> None:
+        """Closes its standard input, waits a little, kills what is left; runs also when the test was cancelled."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        with trio.CancelScope(shield=True):
+            await self.process.stdin.aclose()
+            with trio.move_on_after(STOP_SECONDS):
+                await self.process.wait()
+            if self.process.returncode is None:
+                self.process.kill()
+                await self.process.wait()
+            await self.process.stdout.aclose()
+        self._errors.close()
+
+
+@asynccontextmanager
+async def open_peer(language: str, *flags: str, subcommand: str = "listen") -> AsyncIterator[Peer]:
+    """A listening peer for the time of the block. Raises `PeerUnavailable`, or `PeerFailed` when it does not start.
+
+    Ask for the peer in a fixture first (`require`): building it takes minutes.
+    """
+    errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by Peer._stop
+    try:
+        process = await trio.lowlevel.open_process(
+            [*command(language), subcommand, *flags],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors.fileno(),
+        )
+    except BaseException:
+        errors.close()
+        raise
+    peer = Peer(language, process, _errors=errors)
+    try:
+        with trio.move_on_after(START_SECONDS) as deadline:
+            while not peer.address:
+                line = await peer.line()
+                if line.startswith("LISTEN "):
+                    peer.address = line.removeprefix("LISTEN ").strip()
+        if deadline.cancelled_caught:
+            raise PeerFailed(f"{language} peer did not listen within {START_SECONDS} s\n{peer.errors()}")
+        yield peer
+    finally:
+        await peer._stop()
+
+
+async def run_peer(language: str, *arguments: str, seconds: float = 90) -> list[dict[str, Any]]:
+    """Runs a dialling sub-command to its end: the JSON objects it printed, one a line. Raises `PeerFailed`, with its stderr."""
+    asked = f"{language} peer {' '.join(arguments)}"
+    with tempfile.TemporaryFile() as errors:
+        with trio.move_on_after(seconds) as deadline:
+            done = await trio.run_process(
+                [*command(language), *arguments], stdin=b"", capture_stdout=True, stderr=errors.fileno(), check=False
+            )
+        if deadline.cancelled_caught:
+            raise PeerFailed(f"{asked}: not done within {seconds} s\n{_tail(errors)}")
+        if done.returncode:
+            raise PeerFailed(f"{asked}: ended with {done.returncode}\n{_tail(errors)}")
+        return [json.loads(line) for line in done.stdout.splitlines() if line.startswith(b"{")]
+
+
+def main(arguments: list[str]) -> int:
+    """`build [LANGUAGE...]`: 0 unless a peer is missing and PYP2P_REQUIRE_INTEROP=1."""
+    if not arguments or arguments[0] != "build" or not set(arguments[1:]) <= set(LANGUAGES):
+        print(f"usage: python -m tests.interop.peers build [{'|'.join(LANGUAGES)}]...", file=sys.stderr)
+        return 2
+    missing = 0
+    for language in arguments[1:] or LANGUAGES:
+        start = time.monotonic()
+        try:
+            print(f"{language}: {command(language)[-1]} ({time.monotonic() - start:.0f} s)", flush=True)
+        except PeerUnavailable as error:
+            missing += 1
+            print(f"not built: {error}", flush=True)
+    return 1 if missing and os.environ.get("PYP2P_REQUIRE_INTEROP") == "1" else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -10,7 +10,7 @@ import pytest
 
 pytest.register_assert_rewrite("tests")  # helper modules' asserts are checked under -O too
 
-# `ci` draws the same examples in every run; `thorough` is for an evening. A slow shared machine is no finding: no deadline.
+# `ci` draws the same examples in every run; `thorough` is for an evening. A slow machine is no finding: no deadline.
 hypothesis.settings.register_profile("ci", deadline=None, max_examples=100, derandomize=True, print_blob=True)
 hypothesis.settings.register_profile("dev", deadline=None, max_examples=100)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=5_000)

@@ -1,15 +1,15 @@
 """Builds and runs the reference peers: go-, rust- and js-libp2p behind one set of sub-commands and flags.
 
-A peer is built from the sources beside this file, once, into `${XDG_CACHE_HOME:-~/.cache}/pyp2p/peers/<language>-<hash of
-sources>`. Its sub-commands:
+A peer is built from the sources beside this file, once, into
+`${XDG_CACHE_HOME:-~/.cache}/pyp2p/peers/<language>-<hash of sources>`. Its sub-commands:
 
-- `listen [--port N]` prints `LISTEN <multiaddr>` and serves identify, ping, `/perf/1.0.0` and `/echo/1.0.0` until its standard
-  input closes;
-- `identify|perf|ping|handshakes|streams|idle ADDR` dial it and print JSON lines (`--upload --download --runs`, `--count`,
-  `--concurrency`, `--hold`); go also has `hold ADDR` (keeps a connection and tells what identify push taught it).
+- `listen [--port N]` prints `LISTEN <multiaddr>` and serves identify, ping, `/perf/1.0.0` and `/echo/1.0.0` until its
+  standard input closes;
+- `identify|perf|ping|handshakes|streams|idle ADDR` dial it and print JSON lines (`--upload --download --runs`,
+  `--count`, `--concurrency`, `--hold`); go also has `hold ADDR` (keeps a connection and tells what push taught it).
 
-Flags of both sides: `--security noise|tls`, `--muxer yamux|mplex|both`, `--key TYPE` (see `KEY_TYPES`); go: `--push-after D`.
-All of them talk to loopback only.
+Flags of both sides: `--security noise|tls`, `--muxer yamux|mplex|both`, `--key TYPE` (see `KEY_TYPES`); go's `listen`
+takes `--push-after DURATION`. All of them talk to loopback only.
 
     python -m tests.interop.peers build     builds every peer whose toolchain is here and says how it went
 """
@@ -96,8 +96,8 @@ RECIPES = {
 }
 LANGUAGES = tuple(RECIPES)
 
-# What the peers cannot do is part of the matrix: rust-libp2p is built without ECDSA and RSA and sends no early muxer list;
-# only go can be told to change its protocols while it runs.
+# What the peers cannot do is part of the matrix: rust-libp2p is built without ECDSA and RSA and sends no early muxer
+# list; only go can be told to change its protocols while it runs.
 KEY_TYPES = {
     "go": ("ed25519", "secp256k1", "ecdsa", "rsa"),
     "rust": ("ed25519", "secp256k1"),
@@ -205,10 +205,8 @@ class Peer:
 
     language: str
     process: trio.Process
+    _errors: IO[bytes] = field(repr=False)  # a file: a pipe that nobody reads fills up
     address: str = ""
-    _errors: IO[bytes] = field(
-        default_factory=tempfile.TemporaryFile, repr=False
-    )  # a file: a pipe nobody reads fills up
     _received: bytearray = field(default_factory=bytearray, repr=False)
 
     @property
@@ -273,7 +271,7 @@ async def open_peer(language: str, *flags: str, subcommand: str = "listen") -> A
     except BaseException:
         errors.close()
         raise
-    peer = Peer(language, process, _errors=errors)
+    peer = Peer(language, process, errors)
     try:
         with trio.move_on_after(START_SECONDS) as deadline:
             while not peer.address:
@@ -288,7 +286,7 @@ async def open_peer(language: str, *flags: str, subcommand: str = "listen") -> A
 
 
 async def run_peer(language: str, *arguments: str, seconds: float = 90) -> list[dict[str, Any]]:
-    """Runs a dialling sub-command to its end: the JSON objects it printed, one a line. Raises `PeerFailed`, with its stderr."""
+    """Runs a dialling sub-command to its end: the JSON objects it printed. Raises `PeerFailed`, with its stderr."""
     asked = f"{language} peer {' '.join(arguments)}"
     with tempfile.TemporaryFile() as errors:
         with trio.move_on_after(seconds) as deadline:

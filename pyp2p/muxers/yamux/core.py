@@ -253,9 +253,7 @@ class YamuxSession:
             if not sub.fin_sent:
                 self._events.append(Writable(sub))
 
-    def _on_syn(
-        self, sid: int, live: YamuxStream | None, send_window: int, events: list[MuxEvent], now: float
-    ) -> YamuxStream | None:
+    def _on_syn(self, sid: int, live: YamuxStream | None, send_window: int) -> YamuxStream | None:
         """Register the peer's stream, or answer with RST and return None."""
         if sid & 1 != self._peer_parity:
             raise MuxerError(f"SYN for stream {sid}, whose parity is ours")

@@ -33,9 +33,10 @@ async def make_pair() -> tuple[TcpStream, TcpStream]:
 async def make_clogged_pair() -> tuple[TcpStream, TcpStream]:
     # A Unix pair: TCP's kernel buffers grow by themselves for a while after they were full.
     near, far = map(TcpStream, socket.socketpair())
-    for size in (65536, 1):  # a kernel that takes no block may still take a byte
-        while near.try_send(bytes(size)):
-            pass
+    for stream in (near, far):
+        for size in (65536, 1):  # a kernel that takes no block may still take a byte
+            while stream.try_send(bytes(size)):
+                pass
     return near, far
 
 

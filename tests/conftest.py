@@ -8,7 +8,10 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-pytest.register_assert_rewrite("tests")  # helper modules' asserts are checked under -O too
+# Helper modules' asserts are checked under -O too (test modules' are anyway).
+pytest.register_assert_rewrite(
+    *(f"tests.{room}" for room in ("unit", "contract", "sim", "cancel", "hostile", "interop"))
+)
 
 # `ci` draws the same examples in every run; `thorough` is for an evening. A slow machine is no finding: no deadline.
 hypothesis.settings.register_profile("ci", deadline=None, max_examples=100, derandomize=True, print_blob=True)

@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from pyp2p.errors import LocalProtocolError, MultistreamError, NoCommonProtocol, printable
-from pyp2p.multistream.wire import HEADER, NA, VERSION, decode_line, encode_line, encode_list
+from pyp2p.multistream.wire import HEADER, NA, check_header, decode_line, encode_line, encode_list
 
 MAX_PROPOSALS = 64  # a peer that guesses on and on costs us a table look-up and an answer each time
 MAX_LISTS = 2  # `ls` costs the asker 4 bytes and us up to 64 KiB
 
 _HEADER_SIZE = len(HEADER)
+_DECLINED = HEADER + NA
 _FIRST_TEXT = _HEADER_SIZE + 1  # where the first proposal's text starts when its length has one byte
 
 
@@ -97,14 +98,16 @@ class Dialer:
 
     def _read(self, buffer: bytes) -> None:
         offset = 0
+        if not self._greeted:
+            offset = check_header(buffer)
+            self._greeted = offset > 0
+            if not self._greeted:
+                self._buffer = buffer
+                return
+            self._answer = encode_line(self._offered[0])
         while (message := decode_line(buffer, offset)) is not None:
             text, offset = message
-            if not self._greeted:
-                if text != VERSION:
-                    raise MultistreamError(f"expected {VERSION}, got {printable(text)}")
-                self._greeted = True
-                self._answer = encode_line(self._offered[self._turn])
-            elif text == self._offered[self._turn]:
+            if text == self._offered[self._turn]:
                 self._finish(buffer, offset)
                 return
             elif text == "na":
@@ -159,11 +162,11 @@ class Listener:
     def feed(self, data: bytes) -> None:
         """Take proposals. Raises `MultistreamError` when the peer breaks a rule, and again on each later call;
         answers that were due before stay in the output."""
-        if self._greeted or self._buffer or self._broken or not self._agree_at_once(data):
+        if self._greeted or self._buffer or self._broken or not self._take_opening(data):
             self._feed_messages(data)
 
-    def _agree_at_once(self, data: bytes) -> bool:
-        """The whole negotiation, if `data` starts with the header and one short line that is ours."""
+    def _take_opening(self, data: bytes) -> bool:
+        """Take header and first proposal in one step, if `data` starts with both and the line is short and plain."""
         if len(data) <= _FIRST_TEXT or not data.startswith(HEADER):
             return False
         size = data[_HEADER_SIZE]
@@ -174,12 +177,18 @@ class Listener:
         if not text.isascii():
             return False
         protocol = text.decode("ascii")
-        if not protocol.isprintable() or not self._match(protocol):
+        if not protocol.isprintable():
             return False
-        self._greeted = self.done = True
-        self._out = data[:end]
-        self.result = protocol
-        self.leftover = data[end:]
+        self._greeted = True
+        if self._match(protocol):
+            self._out = data[:end]
+            self.result = protocol
+            self.leftover = data[end:]
+            self.done = True
+        else:
+            self._out = _DECLINED
+            self._proposals = 1
+            self._feed_messages(data[end:])
         return True
 
     def _feed_messages(self, data: bytes) -> None:
@@ -196,14 +205,16 @@ class Listener:
 
     def _read(self, buffer: bytes) -> None:
         offset = 0
+        if not self._greeted:
+            offset = check_header(buffer)
+            self._greeted = offset > 0
+            if not self._greeted:
+                self._buffer = buffer
+                return
+            self._out = HEADER
         while (message := decode_line(buffer, offset)) is not None:
             text, offset = message
-            if not self._greeted:
-                if text != VERSION:
-                    raise MultistreamError(f"expected {VERSION}, got {printable(text)}")
-                self._greeted = True
-                self._out = HEADER
-            elif self._answer(text):
+            if self._answer(text):
                 self._buffer = b""
                 self.result = text
                 self.leftover = buffer[offset:]

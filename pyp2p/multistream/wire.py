@@ -31,6 +31,18 @@ HEADER = encode_line(VERSION)
 NA = encode_line("na")
 
 
+def check_header(buffer: bytes) -> int:
+    """Where the first message ends: after the header; 0 while it is incomplete.
+
+    Raises `MultistreamError` on the first byte that is not the header's: whoever speaks another protocol (HTTP, TLS)
+    is turned away at once.
+    """
+    head = buffer[: len(HEADER)]
+    if not HEADER.startswith(head):
+        raise MultistreamError(f"expected {VERSION}, got {printable(head)}")
+    return len(HEADER) if len(head) == len(HEADER) else 0
+
+
 def decode_line(buffer: bytes, offset: int) -> tuple[str, int] | None:
     """The message at `offset` and where the next begins; None while it is incomplete.
 

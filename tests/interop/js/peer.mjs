@@ -31,7 +31,10 @@ const { values: F, positionals: P } = parseArgs({
 })
 const [cmd, ADDR] = P
 const num = (k) => Number(F[k])
-const choice = (value, ...all) => value === 'both' ? all : [value]
+const choice = (value, ...all) => {
+  if (value !== 'both' && !all.includes(value)) throw new Error(`${value}: ${all.join('|')}|both`)
+  return value === 'both' ? all : [value]
+}
 const sleep = (ms) => new Promise((r) => setTimeout(r, ms))
 const now = () => performance.now() / 1000
 const out = (o) => process.stdout.write((typeof o === 'string' ? o : JSON.stringify(o)) + '\n')

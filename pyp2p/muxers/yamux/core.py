@@ -25,11 +25,10 @@ from pyp2p.muxers.base import (
     SubStream,
     Writable,
 )
-from pyp2p.muxers.yamux.window import MemoryAccount, ReceiveWindow
+from pyp2p.muxers.bounds import CODE_RESOURCE_LIMIT, CODE_SHUTDOWN, MemoryAccount, RapidReset
+from pyp2p.muxers.yamux.window import ReceiveWindow
 from pyp2p.muxers.yamux.wire import (
     ACK,
-    CODE_RESOURCE_LIMIT,
-    CODE_SHUTDOWN,
     DATA,
     FIN,
     GO_AWAY,
@@ -97,8 +96,7 @@ class YamuxSession:
         self._goaway_sent = False
         self._goaway_received = False
         self._failed = False
-        self._tokens = float(limits.open_burst)
-        self._tokens_at = now
+        self._rapid = RapidReset(limits.open_rate, limits.open_burst, now)
         self.pending = 0
         self.rtt: float | None = None  # of the latest ping
         self.strays = 0  # frames for ids never opened
@@ -306,7 +304,7 @@ class YamuxSession:
     def _on_end(self, sub: YamuxStream, flags: int, code: int) -> None:
         if flags & RST:
             if sub.inbound and not sub.used:
-                self._take_token()
+                self._rapid.count(self._now)  # opened and reset before anyone used it
             sub.reset_code = code
             sub.reset_by_peer = True
             self._forget(sub)
@@ -316,15 +314,6 @@ class YamuxSession:
             self._events.append(Eof(sub))
             if sub.fin_sent:
                 self._forget(sub)
-
-    def _take_token(self) -> None:
-        """Count a stream that the peer opened and reset before anyone used it: rapid reset."""
-        limits = self._limits
-        tokens = self._tokens + (self._now - self._tokens_at) * limits.open_rate
-        self._tokens = min(tokens, float(limits.open_burst)) - 1
-        self._tokens_at = self._now
-        if self._tokens < 0:
-            raise MuxerError("streams are opened and reset too fast")
 
     def _on_ping(self, flags: int, sid: int, value: int) -> None:
         if sid:

@@ -8,62 +8,11 @@ the account of its connection.
 
 from __future__ import annotations
 
-from pyp2p.muxers.base import MemoryBudget
+from pyp2p.muxers.bounds import MemoryAccount
 
 ROUND_TRIPS = 4.0  # half a window taken in fewer round trips: the window is too small
 MIN_RTT = 0.0025  # on a loopback the scheduler, not the wire, is the delay between credit and data
 UNKNOWN_RTT = 0.0125  # until a ping came back: a whole window within 100 ms lets it grow
-
-_STEP = 16 * 1024  # the account reserves in steps, so that most frames cost no call up to the switch's budget
-
-
-class MemoryAccount:
-    """What one session owes to a `MemoryBudget`, reserved in steps; nothing stays reserved while `used` is 0."""
-
-    __slots__ = ("_budget", "_closed", "reserved", "used")
-
-    def __init__(self, budget: MemoryBudget) -> None:
-        self._budget = budget
-        self._closed = False
-        self.used = 0
-        self.reserved = 0
-
-    def charge(self, count: int) -> bool:
-        """Pay for `count` bytes more, all or nothing."""
-        used = self.used + count
-        lacking = used - self.reserved
-        if lacking > 0:
-            if self._closed:
-                return False
-            if lacking < _STEP and self._budget.reserve(_STEP):
-                self.reserved += _STEP
-            elif self._budget.reserve(lacking):
-                self.reserved += lacking
-            else:
-                return False
-        self.used = used
-        return True
-
-    def discharge(self, count: int) -> None:
-        """Take back the payment for `count` bytes."""
-        if self._closed:
-            return
-        used = self.used = self.used - count
-        spare = self.reserved - used
-        if not used:
-            keep = 0
-        elif spare >= 4 * _STEP:
-            keep = _STEP
-        else:
-            return
-        self._budget.release(spare - keep)
-        self.reserved = used + keep
-
-    def close(self) -> None:
-        """Give everything back; later charges fail and later discharges do nothing."""
-        self._budget.release(self.reserved)
-        self._closed = True
-        self.used = self.reserved = 0
 
 
 class ReceiveWindow:

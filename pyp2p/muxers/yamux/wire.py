@@ -30,7 +30,3 @@ GO_AWAY_WORD = GO_AWAY << 16
 INITIAL_WINDOW = 256 * 1024  # fixed by the spec, in both directions of every stream
 MAX_U32 = 0xFFFF_FFFF
 MAX_BODY = 65519 - HEADER_SIZE  # one frame of ours fits one noise message
-
-# Codes that ride in the length of a RST frame; the numbers are those that go-libp2p gives its streams.
-CODE_RESOURCE_LIMIT = 0x1002
-CODE_SHUTDOWN = 0x1007

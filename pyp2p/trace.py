@@ -63,17 +63,25 @@ class Trace:
 
     steps: list[Step] = field(default_factory=list)
 
+    current: Step = field(default_factory=lambda: Step(Stage.RESOLVE, "", 0.0))
+
     def begin(self, stage: Stage, detail: str, now: float) -> Step:
-        """Start a step at `now` (monotonic seconds); a step beyond the bound is timed but not kept."""
-        step = Step(stage, detail, now)
+        """End the current step and start the next at `now` (monotonic seconds); one beyond the bound is not kept."""
+        self.finish(now)
+        self.current = Step(stage, detail, now)
         if len(self.steps) < MAX_STEPS:
-            self.steps.append(step)
-        return step
+            self.steps.append(self.current)
+        return self.current
+
+    def finish(self, now: float) -> None:
+        """End the current step at `now`."""
+        if self.current.ended is None:
+            self.current.ended = now
 
     @property
     def stage(self) -> Stage:
-        """The stage of the newest step: where an attempt that failed now has failed."""
-        return self.steps[-1].stage if self.steps else Stage.RESOLVE
+        """The stage of the current step: where an attempt that fails now has failed."""
+        return self.current.stage
 
     @property
     def round_trips(self) -> int:

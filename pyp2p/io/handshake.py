@@ -8,12 +8,14 @@ prepends it), and bytes that came too early are the next stage's inbox.
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 import trio
 
-from pyp2p.errors import RemoteClosed
-from pyp2p.trace import Step
+from pyp2p.errors import P2PError, RemoteClosed
+from pyp2p.io.stream import RawStream
+from pyp2p.trace import Trace
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -67,11 +69,13 @@ class Pipelined(Generic[R]):
     """Two negotiations in one flight: `first` has spoken and only waits for an answer, `then` speaks at once.
 
     Used by a dialer with a single offer: the answer to `first` is checked as a prefix of what arrives for `then`.
+    `between` is called once, when the first is done.
     """
 
-    def __init__(self, first: Handshake[object], then: Handshake[R]) -> None:
+    def __init__(self, first: Handshake[object], then: Handshake[R], between: Callable[[], None]) -> None:
         self._first = first
         self._then = then
+        self._between = between
         self._first_open = not first.done
 
     @property
@@ -96,6 +100,7 @@ class Pipelined(Generic[R]):
             if not self._first.done:
                 return
             self._first_open = False
+            self._between()
             data = self._first.leftover
             if not data:
                 return
@@ -107,29 +112,41 @@ class Pipelined(Generic[R]):
 
 
 async def drive(
-    core: Handshake[R], stream: trio.abc.HalfCloseableStream, step: Step, inbox: bytes = b"", outbox: bytes = b""
+    core: Handshake[R], stream: RawStream, trace: Trace, inbox: bytes = b"", outbox: bytes = b""
 ) -> tuple[R, bytes, bytes]:
     """Run `core` over `stream` until it is done; returns (result, leftover, unsent).
 
     `inbox` is input that an earlier stage left, `outbox` output that it did not send. `unsent` is output that
-    nobody has to wait for: the next stage sends it in front of its own. Bytes and waits are added to `step`.
-    Raises what the core raises, `RemoteClosed` at end of stream, and trio's stream errors; on an error of the core
-    its last words (a refusal) are still in the core. Cancellation leaves the stream unusable for anything but close.
+    nobody has to wait for: the next stage sends it in front of its own. Bytes and waits are added to the current
+    step of `trace`. Raises what the core raises, after the core's last words (a refusal) went out as far as they
+    fit, `RemoteClosed` at end of stream, and trio's stream errors. Cancellation leaves the stream unusable for
+    anything but close.
     """
+    out = outbox
     if inbox:
-        step.bytes_in += len(inbox)
-        core.feed(inbox)
-    out = outbox + core.take_output()
+        trace.current.bytes_in += len(inbox)
+        _feed(core, stream, inbox, out)
+    out += core.take_output()
     while not core.done:
         if out:
             await stream.send_all(out)
-            step.bytes_out += len(out)
+            trace.current.bytes_out += len(out)
+            trace.current.waits += 1
             out = b""
-            step.waits += 1
         data = await stream.receive_some(READ_SIZE)
         if not data:
-            raise RemoteClosed(f"the peer closed the connection during {step.stage.value}")
-        step.bytes_in += len(data)
-        core.feed(data)
+            raise RemoteClosed(f"the peer closed the connection during {trace.stage.value}")
+        trace.current.bytes_in += len(data)
+        _feed(core, stream, bytes(data), b"")
         out = core.take_output()
     return core.result, core.leftover, out
+
+
+def _feed(core: Handshake[R], stream: RawStream, data: bytes, outbox: bytes) -> None:
+    try:
+        core.feed(data)
+    except P2PError:
+        last_words = outbox + core.take_output()
+        if last_words:
+            stream.try_send(last_words)
+        raise

@@ -55,7 +55,9 @@ class Timeouts:
     admission: float = 10.0  # all admission steps together
     write: float = 10.0  # no progress in sending although bytes wait
     close: float = 2.0  # last words and flush of one connection; the whole stop
-    last_word: float = 1.0  # of `close`: what services may use for their goodbye
+    last_word: float = 1.0  # of `close`: what services may use for their goodbye, and handlers to end
+    drain: float = 0.5  # of `close`: waiting for the peer's end, so that our last bytes are not destroyed
+    half_closed: float = 60.0  # a stream that only the peer keeps open
     dial_address: float = 10.0
     dial: float = 30.0  # a dial of one peer with all its addresses
     resolve: float = 5.0

@@ -1,0 +1,635 @@
+"""One upgraded connection: its reader and writer, the dispatch of muxer events, its heartbeat, its end.
+
+Rules: the reader is the only one that receives, one await per read for any number of frames. Whoever has something to
+send seals it and sends it at once without an await (`flush`); only what the socket did not take is left to a writer
+task that lives while there is a backlog. When one read woke several streams, output is corked for a moment so that
+their answers share a frame. Timers are one `tick` a second for all connections, called by the switch.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+
+import trio
+from multiaddr import Multiaddr
+
+from pyp2p.errors import (
+    LimitExceeded,
+    MuxerError,
+    NoCommonProtocol,
+    P2PError,
+    RemoteError,
+    StageTimeout,
+)
+from pyp2p.identify.wire import IdentifyInfo
+from pyp2p.io.handshake import READ_SIZE, Direction
+from pyp2p.multistream.core import Dialer, Listener
+from pyp2p.muxers.base import Buffer, Data, Eof, GoAway, MuxEvent, Opened, Pong, Reset, SubStream, Writable
+from pyp2p.peer.address import AddressKind
+from pyp2p.switch.config import Limits, Timeouts
+from pyp2p.switch.stream import MuxedStream
+from pyp2p.switch.upgrade import Upgraded
+from pyp2p.trace import Stage
+
+logger = logging.getLogger("pyp2p.connection")
+
+_CORK_YIELDS = 2  # scheduler turns that woken handlers get before their answers are sent together
+
+
+@dataclass(frozen=True, slots=True)
+class CloseReason:
+    """Why a connection ended: a `code` for programs, a `detail` for people, and who ended it (us, peer, network)."""
+
+    code: str
+    detail: str = ""
+    by: str = "us"
+    goaway_code: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.detail}" if self.detail else self.code
+
+
+NORMAL = CloseReason("closed")
+SHUTDOWN = CloseReason("shutdown", "the switch stops")
+
+
+@dataclass(slots=True)
+class ConnectionStats:
+    """Counters of one connection: bytes on the wire and messages (payload pieces) each way, streams ever opened."""
+
+    bytes_in: int = 0
+    bytes_out: int = 0
+    messages_in: int = 0
+    messages_out: int = 0
+    streams_in: int = 0
+    streams_out: int = 0
+    streams_refused: int = 0
+
+
+class Connection:
+    """A secured, muxed connection to a proven peer.
+
+    Facts: `id`, `peer`, `direction`, `kind`, `local`, `remote`, `security`, `muxer_protocol`, `early_muxer`, `trace`,
+    `opened_at` (monotonic) and `opened_at_wall` seconds, `rtt` (seconds, None until measured), `stats`, `info` (what
+    identify said), `streams`. `identified` is set when identify has succeeded or failed; `closed` when all is over,
+    and `reason` says why.
+    """
+
+    def __init__(
+        self,
+        connection_id: int,
+        upgraded: Upgraded,
+        *,
+        limits: Limits,
+        timeouts: Timeouts,
+        opened_at_wall: float,
+        listener: Callable[[], Listener],
+        on_stream: Callable[[MuxedStream], None],
+    ) -> None:
+        raw = upgraded.raw
+        self.id = connection_id
+        self.peer = upgraded.channel.peer
+        self.peer_key = upgraded.channel.peer_key
+        self.direction: Direction = raw.direction
+        self.kind: AddressKind = raw.kind
+        self.local: Multiaddr = raw.local
+        self.remote: Multiaddr = raw.remote
+        self.security = upgraded.security
+        self.muxer_protocol = upgraded.muxer_protocol
+        self.early_muxer = upgraded.channel.early_muxer is not None
+        self.trace = upgraded.trace
+        self.muxer = upgraded.muxer
+        self.opened_at = trio.current_time()
+        self.opened_at_wall = opened_at_wall
+        self.rtt: float | None = None
+        self.info: IdentifyInfo | None = None
+        self.identified = trio.Event()
+        self.closed = trio.Event()
+        self.reason: CloseReason | None = None
+        self.error: Exception | None = None
+        self.identify_error: Exception | None = None
+        self.admitted = False
+        self.draining = False
+        self.stats = ConnectionStats()
+        self.streams: dict[SubStream, MuxedStream] = {}
+        self.broken: trio.BrokenResourceError | None = None
+        self._raw = raw.stream
+        self._channel = upgraded.channel
+        self._select = upgraded.select
+        self._early = upgraded.early
+        self._unsent = upgraded.unsent
+        self._limits = limits
+        self._timeouts = timeouts
+        self._listener = listener
+        self._on_stream = on_stream
+        self._scope = trio.CancelScope()
+        self._nursery: trio.Nursery | None = None
+        self._service_scopes: list[trio.CancelScope] = []
+        self._handlers = 0
+        self._closing = False
+        self._remote_goaway: int | None = None
+        self._backlog: deque[bytes | memoryview] = deque()
+        self._backlog_size = 0
+        self._progress_at = self.opened_at
+        self._writer_running = False
+        self._corked = False
+        self._held: list[MuxedStream] = []
+        self._drain_waiters: list[MuxedStream] = []
+        self._drained = trio.lowlevel.ParkingLot()
+        self._openers = trio.lowlevel.ParkingLot()
+        self._unselected: dict[SubStream, float] = {}
+        self._half_closed: dict[SubStream, float] = {}
+        self._last_ping = self.opened_at
+        self._ping_due: float | None = None
+
+    def __repr__(self) -> str:
+        state = f" closed ({self.reason})" if self.reason else ""
+        return f"<Connection {self.id} {self.direction.value} {self.peer}{state}>"
+
+    @property
+    def is_open(self) -> bool:
+        """True while new streams can be opened and the end has not begun."""
+        return self.reason is None and not self._closing and self.muxer.can_open
+
+    @property
+    def verified(self) -> bool:
+        """False while the muxer was chosen optimistically and the peer has not confirmed it."""
+        return self._select is None
+
+    # --- streams
+
+    async def open_stream(self, protocols: str | Iterable[str], *, lazy: bool | None = None) -> MuxedStream:
+        """Open a stream for the first of `protocols` (one name or several, best first) that the peer speaks.
+
+        `lazy=True` (one protocol) returns at once: the proposal travels with the first payload and a refusal shows as
+        `NoCommonProtocol` on reading. By default that is done when identify said that the peer speaks it; otherwise
+        the answer is awaited, up to `timeouts.protocol_select` (`StageTimeout`). Waits while too many opened streams
+        are unacknowledged. Raises `NoCommonProtocol`, `LimitExceeded`, `BrokenResourceError`. Cancelling resets it.
+        """
+        names = [protocols] if isinstance(protocols, str) else list(protocols)
+        dialer = Dialer(names)
+        if lazy is None:
+            lazy = len(names) == 1 and self.info is not None and names[0] in self.info.protocols
+        sub = await self._open_sub()
+        stream = MuxedStream(self, sub, dialer, dialer.take_output())
+        self.streams[sub] = stream
+        self.stats.streams_out += 1
+        if lazy and len(names) == 1:
+            stream.protocol = names[0]
+            return stream
+        try:
+            with trio.fail_after(self._timeouts.protocol_select):
+                await stream.wait_selected()
+        except trio.TooSlowError:
+            stream.reset()
+            raise StageTimeout(Stage.PROTOCOL, self._timeouts.protocol_select) from None
+        except BaseException:
+            stream.reset()
+            raise
+        return stream
+
+    async def _open_sub(self) -> SubStream:
+        await trio.lowlevel.checkpoint()
+        while True:
+            if self.broken is not None:
+                raise trio.BrokenResourceError(*self.broken.args)
+            if not self.is_open:
+                raise trio.BrokenResourceError(f"the connection takes no new streams ({self.reason or 'goaway'})")
+            if len(self.streams) >= self._limits.streams_per_connection:
+                raise LimitExceeded("streams_per_connection", f"{len(self.streams)} streams are open to {self.peer}")
+            try:
+                return self.muxer.open(trio.current_time())
+            except LimitExceeded:
+                await self._openers.park()
+
+    def spawn(self, handler: Callable[[MuxedStream], Awaitable[None]], stream: MuxedStream) -> bool:
+        """Run a stream handler as a task of this connection; the handler catches its own errors.
+
+        False when the connection is over: nothing was started.
+        """
+        if self._nursery is None or self.broken is not None:
+            return False
+        self._handlers += 1
+        self._nursery.start_soon(self._run_handler, handler, stream)
+        return True
+
+    async def _run_handler(self, handler: Callable[[MuxedStream], Awaitable[None]], stream: MuxedStream) -> None:
+        try:
+            await handler(stream)
+        finally:
+            self._handlers -= 1
+            if self._handlers == 0 and self.broken is not None and self._nursery is not None:
+                self._nursery.cancel_scope.cancel()
+
+    def start_service(self, task: Callable[[Connection], Awaitable[None]]) -> None:
+        """Run a service's task for this connection; it is cancelled as soon as the connection ends."""
+        if self._nursery is not None and self.broken is None:
+            scope = trio.CancelScope()
+            self._service_scopes.append(scope)
+            self._nursery.start_soon(self._run_service, scope, task)
+
+    async def _run_service(self, scope: trio.CancelScope, task: Callable[[Connection], Awaitable[None]]) -> None:
+        with scope:
+            await task(self)
+        if scope in self._service_scopes:
+            self._service_scopes.remove(scope)
+
+    # --- life
+
+    async def run(self, started: Callable[[], None]) -> None:
+        """Own the connection's tasks until it ends; `reason` is set then. Cancelling closes it forcefully.
+
+        `started` is called once tasks may be started. An exception of a service's task ends the connection and
+        propagates.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                self._start_writer()
+                started()
+                with self._scope:
+                    await self._read()
+                self._end(CloseReason("closed"))
+                for scope in list(self._service_scopes):
+                    scope.cancel()
+                if self._handlers and not self._closing:
+                    # What the peer sent before it went can still be worked on, for a moment.
+                    nursery.cancel_scope.deadline = trio.current_time() + self._timeouts.last_word
+                else:
+                    nursery.cancel_scope.cancel()
+        finally:
+            self._end(CloseReason("cancelled"))
+            self._channel.close()
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(self._raw)
+            self.muxer.release_all()
+            self.closed.set()
+
+    async def aclose(self, reason: CloseReason = NORMAL, seconds: float | None = None) -> None:
+        """Close: announce it to the peer, flush what is queued, then end.
+
+        Takes at most `seconds` (default `timeouts.close`), shielded from cancellation.
+        """
+        if not self._closing:
+            self._closing = True
+            self._openers.unpark_all()
+            if self.reason is None and self._nursery is not None:
+                self.reason = reason
+                with trio.move_on_after(self._timeouts.close if seconds is None else max(seconds, 0), shield=True):
+                    await self._say_goodbye(reason)
+            self.fail(reason)
+        if self._nursery is None:
+            self._end(reason)
+            await trio.aclose_forcefully(self._raw)
+            self.muxer.release_all()
+            self.closed.set()
+            return
+        with trio.CancelScope(shield=True):
+            await self.closed.wait()
+
+    async def _say_goodbye(self, reason: CloseReason) -> None:
+        """Closing a socket with unread input can destroy our last bytes: flush, send the end, wait briefly for theirs."""
+        self.muxer.goaway(reason.goaway_code)
+        self._corked = False
+        self.flush()
+        while self._backlog or self._writer_running:
+            await self._drained.park()
+        try:
+            await self._raw.send_eof()
+        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+            return
+        with trio.move_on_after(self._timeouts.drain):
+            while self.broken is None:
+                await self._drained.park()
+
+    def fail(self, reason: CloseReason, error: Exception | None = None) -> None:
+        """End the connection now; the first reason stands. Never waits."""
+        if self.reason is None:
+            self.reason = reason
+            self.error = error
+        self._scope.cancel()
+
+    def _end(self, reason: CloseReason) -> None:
+        if self.reason is None:
+            self.reason = reason
+        if self.broken is not None:
+            return
+        self.broken = trio.BrokenResourceError(f"the connection is closed ({self.reason})")
+        self._backlog.clear()
+        self._backlog_size = 0
+        streams = list(self.streams.values())
+        self.streams.clear()
+        self._unselected.clear()
+        self._half_closed.clear()
+        for stream in streams:
+            stream.on_reset()
+        self._drain_waiters.clear()
+        self._drained.unpark_all()
+        self._openers.unpark_all()
+
+    # --- reading
+
+    async def _read(self) -> None:
+        try:
+            if self._early:
+                early, self._early = self._early, b""
+                self._dispatch([early])
+            while True:
+                data = await self._raw.receive_some(READ_SIZE)
+                if not data:
+                    self.fail(self._end_of_stream())
+                    return
+                self.stats.bytes_in += len(data)
+                self._dispatch(self._channel.open(bytes(data)))
+                if self._backlog_size >= self._limits.write_backlog:
+                    await self._wait_backlog()
+        except (RemoteError, NoCommonProtocol) as error:
+            self._refuse(error)
+        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self.fail(CloseReason("reset", str(error), "network"), error)
+
+    def _end_of_stream(self) -> CloseReason:
+        if self._select is not None:
+            return CloseReason("violation", "the peer closed instead of agreeing to a muxer", "peer")
+        code = self._remote_goaway
+        return CloseReason("eof" if code in (None, 0) else "goaway", "" if not code else f"goaway code {code}", "peer")
+
+    def _refuse(self, error: P2PError) -> None:
+        """The peer broke a rule: tell it as far as that goes without waiting, and end."""
+        code = error.goaway_code if isinstance(error, MuxerError) else 1
+        self.muxer.goaway(code)
+        self._corked = False
+        self.flush()
+        self.fail(CloseReason("violation", str(error), "peer", code), error)
+
+    def _dispatch(self, plaintexts: list[bytes]) -> None:
+        now = trio.current_time()
+        woken = 0
+        for plain in plaintexts:
+            if self._select is not None:
+                plain = self._feed_select(plain)
+            if plain:
+                woken += self._handle(self.muxer.feed(plain, now))
+        if self._openers:
+            self._openers.unpark_all()
+        if woken > 1:
+            self._corked = True
+            self._start_writer()
+        elif self._held:
+            self._start_writer()
+        elif self.muxer.pending:
+            self.flush()
+
+    def _feed_select(self, plain: bytes) -> bytes:
+        """The answer to our optimistic muxer proposal comes as a prefix of the session."""
+        select = self._select
+        if select is None:
+            return plain
+        select.feed(plain)
+        if not select.done:
+            return b""
+        self._select = None
+        return select.leftover
+
+    def _handle(self, events: list[MuxEvent]) -> int:
+        """Pass events to their streams; returns how many tasks that may have woken."""
+        woken = 0
+        for event in events:
+            kind = type(event)
+            if kind is Data:
+                stream: MuxedStream | None = event.sub.owner  # type: ignore[union-attr]
+                if stream is not None:
+                    self.stats.messages_in += 1
+                    stream.on_data(event.data)  # type: ignore[union-attr]
+                    woken += 1
+            elif kind is Writable:
+                if (stream := event.sub.owner) is not None:  # type: ignore[union-attr]
+                    stream.wake_writer()
+                    woken += 1
+            elif kind is Opened:
+                self._opened(event.sub)  # type: ignore[union-attr]
+            elif kind is Eof:
+                if (stream := event.sub.owner) is not None:  # type: ignore[union-attr]
+                    stream.on_eof()
+            elif kind is Reset:
+                if (stream := event.sub.owner) is not None:  # type: ignore[union-attr]
+                    stream.on_reset()
+            elif isinstance(event, Pong):
+                self.rtt = event.rtt
+                self._ping_due = None
+            elif isinstance(event, GoAway):
+                self._remote_goaway = event.code
+                self._openers.unpark_all()
+        return woken
+
+    def _opened(self, sub: SubStream) -> None:
+        limits = self._limits
+        if (
+            self._closing
+            or len(self._unselected) >= limits.unnegotiated_streams
+            or len(self.streams) >= limits.streams_per_connection
+        ):
+            self.stats.streams_refused += 1
+            self.muxer.reset(sub, 0)
+            return
+        self.streams[sub] = MuxedStream(self, sub, self._listener())
+        self._unselected[sub] = trio.current_time() + self._timeouts.protocol_select
+        self.stats.streams_in += 1
+
+    # --- what streams ask (Carrier)
+
+    @property
+    def backlogged(self) -> bool:
+        """True when senders have to wait for the socket."""
+        return self._backlog_size >= self._limits.write_backlog
+
+    def transmit(self, sub: SubStream, data: Buffer) -> int:
+        """Queue what the window takes; send at once unless corked."""
+        if self._corked and not (isinstance(data, memoryview) and type(data.obj) is bytes):
+            data = bytes(data)  # it is sent later: the caller may change its buffer by then
+        sent = self.muxer.send(sub, data)
+        self.stats.messages_out += 1
+        if not self._corked:
+            self.flush()
+        elif self.muxer.pending >= READ_SIZE:
+            self._corked = False
+            self.flush()
+        return sent
+
+    def wait_for_drain(self, stream: MuxedStream) -> None:
+        """Have `stream.wake_writer` called once the backlog is down."""
+        self._drain_waiters.append(stream)
+
+    def credit(self, sub: SubStream, count: int) -> None:
+        """The application took `count` bytes."""
+        if self.muxer.consumed(sub, count, trio.current_time()):
+            self.flush()
+
+    def selected(self, stream: MuxedStream) -> None:
+        """An inbound stream has named its protocol."""
+        self._unselected.pop(stream.sub, None)
+        self.muxer.accept(stream.sub)
+        self._held.append(stream)
+        self._on_stream(stream)
+
+    def half_closed(self, stream: MuxedStream) -> None:
+        """The application is done with a stream whose other end is still open: it gets a while to end, then a reset."""
+        self._half_closed[stream.sub] = trio.current_time() + self._timeouts.half_closed
+
+    def forget(self, stream: MuxedStream) -> None:
+        """The stream is over in both directions."""
+        sub = stream.sub
+        self.streams.pop(sub, None)
+        self._unselected.pop(sub, None)
+        self._half_closed.pop(sub, None)
+
+    # --- writing
+
+    def flush(self) -> None:
+        """Seal all queued frames and send what the socket takes now; the rest is left to the writer task."""
+        if self._corked or self.broken is not None:
+            return
+        chunks = self.muxer.take_output()
+        if not chunks and not self._unsent:
+            return
+        sealed = self._channel.seal(chunks) if chunks else b""
+        if self._unsent:
+            sealed = self._unsent + sealed
+            self._unsent = b""
+        size = len(sealed)
+        self.stats.bytes_out += size
+        if not self._backlog:
+            try:
+                sent = self._raw.try_send(sealed)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                self.fail(CloseReason("reset", str(error), "network"), error)
+                return
+            if sent == size:
+                return
+            self._progress_at = trio.current_time()
+            self._backlog.append(memoryview(sealed)[sent:])
+            self._backlog_size += size - sent
+        else:
+            self._backlog.append(sealed)
+            self._backlog_size += size
+        self._start_writer()
+
+    def _start_writer(self) -> None:
+        if not self._writer_running and self._nursery is not None and self.broken is None:
+            self._writer_running = True
+            self._nursery.start_soon(self._write)
+
+    async def _write(self) -> None:
+        """Give woken handlers their turn, send what was held back for them, then write the backlog down."""
+        try:
+            while self._corked or self._held or self._backlog or self._unsent:
+                if not self._backlog:
+                    for _ in range(_CORK_YIELDS):
+                        await trio.lowlevel.checkpoint()
+                self._uncork()
+                while self._backlog:
+                    await self._write_piece(self._backlog[0])
+        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self.fail(CloseReason("reset", str(error), "network"), error)
+        finally:
+            self._writer_running = False
+            self._drained.unpark_all()
+
+    def _uncork(self) -> None:
+        """Answers to stream proposals that found no company by now travel alone."""
+        self._corked = False
+        if self._held:
+            held, self._held = self._held, []
+            for stream in held:
+                stream.flush_prefix()
+        self.flush()
+
+    async def _write_piece(self, piece: bytes | memoryview) -> None:
+        await self._raw.wait_send_all_might_not_block()
+        if not self._backlog:
+            return
+        sent = self._raw.try_send(piece)
+        if sent == 0:
+            await self._raw.send_all(piece)
+            sent = len(piece)
+        if not self._backlog:
+            return
+        self._progress_at = trio.current_time()
+        self._backlog_size -= sent
+        if sent == len(piece):
+            self._backlog.popleft()
+        else:
+            self._backlog[0] = memoryview(piece)[sent:]
+        if self._backlog_size <= self._limits.write_backlog // 2:
+            waiters, self._drain_waiters = self._drain_waiters, []
+            for stream in waiters:
+                stream.wake_writer()
+            self._drained.unpark_all()
+
+    async def _wait_backlog(self) -> None:
+        """A peer that makes us answer but does not read gets no further requests read: TCP pushes back."""
+        while self.backlogged and self.broken is None:
+            await self._drained.park()
+
+    # --- timers
+
+    def tick(self, now: float) -> None:
+        """Deadlines of this connection; called about once a second (monotonic `now`). Late ticks are not made up for."""
+        if self.broken is not None:
+            return
+        if self._backlog and now - self._progress_at > self._timeouts.write:
+            self.fail(CloseReason("write_stalled", f"the peer read nothing for {self._timeouts.write:g} s", "peer"))
+            return
+        self._expire(self._unselected, now)
+        self._expire(self._half_closed, now)
+        events = self.muxer.tick(now)
+        if events:
+            self._handle(events)
+        if self.muxer.pending:
+            self.flush()
+
+    def _expire(self, deadlines: dict[SubStream, float], now: float) -> None:
+        expired = []
+        for sub, deadline in deadlines.items():  # in the order of insertion, which is the order of the deadlines
+            if deadline > now:
+                break
+            expired.append(sub)
+        for sub in expired:
+            del deadlines[sub]
+            if (stream := self.streams.get(sub)) is not None:
+                stream.reset()
+
+    def heartbeat(self, now: float) -> bool:
+        """Send a ping when one is due and end the connection when an answer is overdue.
+
+        Returns True when one is due but the muxer has no ping: then the caller pings over a stream.
+        """
+        if self.broken is not None or self._closing:
+            return False
+        if self._ping_due is not None:
+            if now >= self._ping_due:
+                self.heartbeat_lost()
+            return False
+        if now - self._last_ping < self._timeouts.heartbeat_interval:
+            return False
+        self._last_ping = now
+        self._ping_due = now + self._timeouts.heartbeat_timeout
+        if not self.muxer.pings:
+            return True
+        self.muxer.ping(now)
+        self.flush()
+        return False
+
+    def heartbeat_answered(self, rtt: float | None) -> None:
+        """The ping over a stream came back after `rtt` seconds, or (None) the peer does not serve ping."""
+        self._ping_due = None
+        if rtt is not None:
+            self.rtt = rtt
+
+    def heartbeat_lost(self) -> None:
+        """The peer did not answer in time."""
+        seconds = self._timeouts.heartbeat_timeout
+        self.fail(CloseReason("heartbeat", f"no answer to a ping within {seconds:g} s", "peer"))

@@ -1,0 +1,367 @@
+"""From a raw connection to a peer: upgrade, gate, run, identify, admit, tell the services; and the way back.
+
+Rules: a limit ticket is taken before anything else and given back in one `finally`. Admission comes before anybody
+hears of a connection; whoever heard of it hears of its end, exactly once. An isolated connection leaves no trace:
+no identify, no admission, no store, no event.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import trio
+
+from pyp2p.errors import (
+    AdmissionRefused,
+    DialSelf,
+    LimitExceeded,
+    NoCommonProtocol,
+    NotAllowed,
+    P2PError,
+    Refused,
+    StageTimeout,
+    printable,
+)
+from pyp2p.identify.service import IDENTIFY_PROTOCOL, Identify
+from pyp2p.multistream.core import Listener
+from pyp2p.muxers.base import MemoryBudget
+from pyp2p.peer.address import AddressKind
+from pyp2p.peer.id import PeerId
+from pyp2p.platform import Platform
+from pyp2p.protocols.ping import PING_PROTOCOL, ping
+from pyp2p.security.base import SecureChannel
+from pyp2p.switch.config import SwitchConfig
+from pyp2p.switch.connection import CloseReason, Connection
+from pyp2p.switch.events import Connected, Disconnected, EventHub, Identified
+from pyp2p.switch.gater import ConnectionGater
+from pyp2p.switch.handlers import Mounted, ProtocolTable, run_connection, run_guarded, run_handler
+from pyp2p.switch.limits import ConnectionLimits, StreamBudgets, Ticket
+from pyp2p.switch.service import Service
+from pyp2p.switch.stream import MuxedStream
+from pyp2p.switch.upgrade import Stacks, upgrade
+from pyp2p.trace import Stage, Trace
+from pyp2p.transports.base import RawConn
+
+logger = logging.getLogger("pyp2p.switch")
+
+AGENT_PREFIX = "pyp2p/"
+_DRAIN_GRACE = 2.0  # seconds a duplicate stays after its last stream: one opened in the race completes
+
+
+@dataclass(slots=True)
+class Peering:
+    """What the switch keeps of one running connection, beside the connection itself."""
+
+    connection: Connection
+    isolated: bool
+    admitted: bool = False
+    ready: trio.Event = field(default_factory=trio.Event)  # admitted and identified, or over
+    parked: list[tuple[MuxedStream, Mounted]] = field(default_factory=list)
+    idle_since: float | None = None
+
+
+class Establisher:
+    """Makes running connections of raw ones and keeps the table of them."""
+
+    def __init__(
+        self,
+        *,
+        config: SwitchConfig,
+        stacks: Stacks,
+        platform: Platform,
+        limits: ConnectionLimits,
+        gater: ConnectionGater,
+        table: ProtocolTable,
+        hub: EventHub,
+        identify: Identify,
+        spawn: Callable[..., None],
+    ) -> None:
+        self.services: list[Service] = []
+        self.running: dict[int, Peering] = {}
+        self.peers: dict[PeerId, list[Peering]] = {}
+        self._config = config
+        self._stacks = stacks
+        self._platform = platform
+        self._limits = limits
+        self._gater = gater
+        self._table = table
+        self._hub = hub
+        self._identify = identify
+        self._spawn = spawn
+        self._ids = itertools.count(1)
+        self._memory = MemoryBudget(config.limits.memory)
+        self._budgets = StreamBudgets()
+
+    # --- upgrade
+
+    async def upgrade(self, raw: RawConn, ticket: Ticket, expect: PeerId | None, trace: Trace) -> Peering:
+        """Secure, mux and gate `raw` within `timeouts.upgrade`; the connection does not run yet.
+
+        On any failure `raw` is closed and the ticket given back. Raises `StageTimeout`, `RemoteError`,
+        `NoCommonProtocol`, `Refused` or trio's stream errors.
+        """
+        limits, timeouts = self._config.limits, self._config.timeouts
+        memory = MemoryBudget(limits.memory_per_connection, self._memory)
+        try:
+            with trio.fail_after(timeouts.upgrade):
+                upgraded = await upgrade(
+                    raw,
+                    self._stacks,
+                    expect=expect,
+                    memory=memory,
+                    trace=trace,
+                    secured=lambda channel: self._secured(raw, channel),
+                )
+            ticket.bind(upgraded.channel.peer)
+            peering = Peering(
+                Connection(
+                    next(self._ids),
+                    upgraded,
+                    limits=limits,
+                    timeouts=timeouts,
+                    opened_at_wall=self._platform.wall(),
+                    listener=lambda: Listener(self._table.serves, self._table.names),
+                    on_stream=lambda stream: self._on_stream(peering, stream),
+                ),
+                isolated=raw.kind is AddressKind.ISOLATED,
+            )
+            reason = self._gater.allow_upgraded(peering.connection)
+            if reason is not None:
+                raise NotAllowed("upgraded", reason)
+        except BaseException as error:
+            ticket.release()
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(raw.stream)
+            if isinstance(error, trio.TooSlowError):
+                raise StageTimeout(trace.stage, timeouts.upgrade) from None
+            raise
+        return peering
+
+    async def _secured(self, raw: RawConn, channel: SecureChannel) -> None:
+        if channel.peer == self._stacks.identity.peer:
+            raise DialSelf("connected to ourselves")
+        reason = self._gater.allow_secured(raw.direction, channel.peer, raw.remote)
+        if reason is not None:
+            raise NotAllowed("secured", reason)
+
+    # --- life
+
+    async def serve(self, peering: Peering, ticket: Ticket) -> None:
+        """Run a connection to its end and tell everybody who knew of it."""
+        connection = peering.connection
+        self.running[connection.id] = peering
+        try:
+            await run_connection(connection, lambda: connection.start_service(lambda _: self._welcome(peering)))
+        finally:
+            ticket.release()
+            del self.running[connection.id]
+            connection.identified.set()
+            peering.ready.set()
+            if peering.admitted:
+                with trio.CancelScope(shield=True):
+                    await self._farewell(peering)
+
+    async def _welcome(self, peering: Peering) -> None:
+        """Identify and admit side by side; then the connection is in use."""
+        connection = peering.connection
+        if peering.isolated:
+            connection.identified.set()
+            self._admit_now(peering)
+            peering.ready.set()
+            return
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._ask_identity, peering)
+            refusal = await self._run_admission(connection)
+            if refusal is not None:
+                nursery.cancel_scope.cancel()
+                self._refuse(peering, refusal)
+                return
+            self._admit_now(peering)
+            self.peers.setdefault(connection.peer, []).append(peering)
+            peering.admitted = True
+            with trio.CancelScope(shield=True):
+                await self._hub.emit(Connected(connection))
+        self._start_parked(peering)
+        if self._config.identify:
+            await self._hub.emit(Identified(connection, connection.info))
+        for service in list(self.services):
+            if service.peer_connected is not None:
+                connection.start_service(service.peer_connected)
+        peering.ready.set()
+
+    async def _run_admission(self, connection: Connection) -> Exception | None:
+        timeout = self._config.timeouts.admission
+        with trio.move_on_after(timeout) as scope:
+            for service in list(self.services):
+                step = service.admit
+                if step is None:
+                    continue
+                error = await run_guarded(lambda step=step: step(connection))  # type: ignore[misc]
+                if error is not None:
+                    return error
+        return StageTimeout(Stage.ADMISSION, timeout) if scope.cancelled_caught else None
+
+    def _refuse(self, peering: Peering, refusal: Exception) -> None:
+        connection = peering.connection
+        connection.error = refusal
+        if isinstance(refusal, Refused):
+            self.refused(refusal, f"peer {connection.peer}")
+            reason = CloseReason("refused", str(refusal))
+        else:
+            reason = CloseReason("admission_failed", f"{type(refusal).__name__}: {refusal}")
+            logger.warning("admission failed peer=%s error=%s", connection.peer, printable(reason.detail, 300))
+        self._spawn(connection.aclose, reason)
+
+    def _admit_now(self, peering: Peering) -> None:
+        peering.connection.admitted = True
+        self._start_parked(peering)
+
+    async def _farewell(self, peering: Peering) -> None:
+        connection = peering.connection
+        others = self.peers.get(connection.peer, [])
+        if peering in others:
+            others.remove(peering)
+        if not others:
+            self.peers.pop(connection.peer, None)
+            self._identify.disconnected(connection.peer, trio.current_time())
+        reason = connection.reason or CloseReason("closed")
+        for service in list(self.services):
+            hook = service.peer_disconnected
+            if hook is not None:
+
+                async def call(hook: Callable[[Connection, CloseReason], None] = hook) -> None:
+                    hook(connection, reason)
+
+                error = await run_guarded(call)
+                if error is not None:
+                    logger.error("service failed name=%s error=%s", service.name, printable(repr(error), 300))
+        logger.info("disconnected peer=%s id=%s by=%s reason=%s", connection.peer, connection.id, reason.by, reason.code)
+        await self._hub.emit(Disconnected(connection, reason))
+
+    # --- identify
+
+    async def _ask_identity(self, peering: Peering) -> None:
+        connection = peering.connection
+        try:
+            if self._config.identify:
+                with trio.move_on_after(self._config.timeouts.identify):
+                    step = connection.trace.begin(Stage.IDENTIFY, IDENTIFY_PROTOCOL, trio.current_time())
+                    step.waits += 1
+                    before = connection.stats.bytes_in, connection.stats.bytes_out
+                    stream = await connection.open_stream(IDENTIFY_PROTOCOL, lazy=True)
+                    try:
+                        await self._identify.ask(connection, stream)
+                    finally:
+                        await trio.aclose_forcefully(stream)
+                    step.bytes_in = connection.stats.bytes_in - before[0]
+                    step.bytes_out = connection.stats.bytes_out - before[1]
+        except (P2PError, trio.BrokenResourceError) as error:
+            connection.identify_error = error
+        finally:
+            connection.trace.finish(trio.current_time())
+            connection.identified.set()
+
+    async def ping_by_stream(self, connection: Connection) -> None:
+        """The heartbeat of a muxer that has no ping of its own."""
+        try:
+            stream = await connection.open_stream(PING_PROTOCOL)
+            try:
+                connection.heartbeat_answered(await ping(stream, self._platform.entropy))
+            finally:
+                await stream.aclose()
+        except NoCommonProtocol:
+            connection.heartbeat_answered(None)
+        except (P2PError, trio.BrokenResourceError) as error:
+            logger.debug("heartbeat failed peer=%s error=%s", connection.peer, printable(str(error)))
+
+    # --- inbound streams
+
+    def _on_stream(self, peering: Peering, stream: MuxedStream) -> None:
+        mounted = self._table.lookup(stream.protocol)
+        if mounted is None:
+            stream.reset()
+        elif self._must_wait(peering, mounted):
+            if len(peering.parked) >= self._config.limits.parked_streams:
+                self.refused(LimitExceeded("parked_streams", "too many early streams"), f"peer {stream.peer}")
+                stream.reset()
+            else:
+                peering.parked.append((stream, mounted))
+        else:
+            self._start(peering, stream, mounted)
+
+    def _must_wait(self, peering: Peering, mounted: Mounted) -> bool:
+        connection = peering.connection
+        if mounted.after_identify and not connection.identified.is_set():
+            return True
+        return not (connection.admitted or mounted.before_admission)
+
+    def _start_parked(self, peering: Peering) -> None:
+        parked, peering.parked = peering.parked, []
+        for stream, mounted in parked:
+            if self._must_wait(peering, mounted):
+                peering.parked.append((stream, mounted))
+            else:
+                self._start(peering, stream, mounted)
+
+    def _start(self, peering: Peering, stream: MuxedStream, mounted: Mounted) -> None:
+        try:
+            self._budgets.acquire(stream.peer, mounted.protocol, mounted.budget)
+        except LimitExceeded as refusal:
+            self.refused(refusal, f"peer {stream.peer}")
+            stream.reset()
+            return
+
+        async def run(stream: MuxedStream) -> None:
+            try:
+                await run_handler(stream, mounted.handler)
+            finally:
+                self._budgets.release(stream.peer, mounted.protocol)
+
+        if not peering.connection.spawn(run, stream):
+            self._budgets.release(stream.peer, mounted.protocol)
+
+    # --- the table
+
+    def refused(self, refusal: Refused, detail: str) -> None:
+        """Count and tell a refusal."""
+        self._limits.count_refusal(refusal.code)
+        self._hub.refused(refusal.code, f"{detail}: {refusal}")
+
+    def best(self, peer: PeerId) -> Connection | None:
+        """The connection to use for new streams to `peer`: the oldest that is not about to go."""
+        candidates = [p.connection for p in self.peers.get(peer, []) if p.connection.is_open]
+        return next((c for c in candidates if not c.draining), candidates[0] if candidates else None)
+
+    def tick(self, now: float) -> None:
+        """All timers of all connections, once a second."""
+        for peering in list(self.running.values()):
+            connection = peering.connection
+            connection.tick(now)
+            if self._config.heartbeat and connection.heartbeat(now):
+                connection.start_service(self.ping_by_stream)
+        for peerings in list(self.peers.values()):
+            if len(peerings) > 1:
+                self._thin_out(peerings, now)
+
+    def _thin_out(self, peerings: list[Peering], now: float) -> None:
+        """Of several connections to one peer keep the one both sides agree on; the others go when idle."""
+        mine, peer = self._stacks.identity.peer, peerings[0].connection.peer
+        lower_dialled = [p for p in peerings if p.connection.direction.outbound == (mine < peer)]
+        keeper = (lower_dialled or peerings)[0]
+        for peering in list(peerings):
+            connection = peering.connection
+            if peering is keeper:
+                connection.draining = False
+                peering.idle_since = None
+                continue
+            ours = connection.info is not None and connection.info.agent.startswith(AGENT_PREFIX)
+            connection.draining = ours
+            if connection.streams:
+                peering.idle_since = None
+            elif peering.idle_since is None:
+                peering.idle_since = now
+            elif now - peering.idle_since >= (_DRAIN_GRACE if ours else self._config.timeouts.idle_duplicate):
+                self._spawn(connection.aclose, CloseReason("duplicate", "another connection to this peer is kept"))

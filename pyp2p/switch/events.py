@@ -1,0 +1,120 @@
+"""What a switch tells: events over bounded channels that slow the emitter and lose nothing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import trio
+from multiaddr import Multiaddr
+
+from pyp2p.identify.wire import IdentifyInfo
+from pyp2p.switch.connection import CloseReason, Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """A connection passed admission and is in use."""
+
+    connection: Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Identified:
+    """The peer said who it is, right after the connection was made or by a push; None: it did not answer."""
+
+    connection: Connection
+    info: IdentifyInfo | None
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    """A connection that was `Connected` is over; exactly one for each. `reason.by` says who ended it."""
+
+    connection: Connection
+    reason: CloseReason
+
+
+@dataclass(frozen=True, slots=True)
+class ListenAddrAdded:
+    """We can be reached at `address`."""
+
+    address: Multiaddr
+
+
+@dataclass(frozen=True, slots=True)
+class ListenAddrRemoved:
+    """We can no longer be reached at `address`."""
+
+    address: Multiaddr
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """We declined connections or streams: `code` names the limit or gate, `detail` the newest case.
+
+    While subscribers are slow, refusals of one code are told as one event with their `count`: none is lost, and a
+    flood of them cannot slow the accepting.
+    """
+
+    code: str
+    detail: str
+    count: int = 1
+
+
+SwitchEvent = Connected | Identified | Disconnected | ListenAddrAdded | ListenAddrRemoved | Refused
+
+
+class EventHub:
+    """Fans events out to any number of subscribers, each with a bounded channel of `capacity` events."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._channels: list[trio.MemorySendChannel[SwitchEvent]] = []
+        self._refusals: dict[str, Refused] = {}
+        self._refused = trio.Event()
+
+    async def emit(self, event: SwitchEvent) -> None:
+        """Give `event` to every subscriber, waiting for those that are full; one that has gone is skipped."""
+        for channel in list(self._channels):
+            try:
+                await channel.send(event)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                self._remove(channel)
+
+    def refused(self, code: str, detail: str) -> None:
+        """Note a refusal; `run` tells it. Never waits."""
+        if self._channels:
+            count = self._refusals[code].count + 1 if code in self._refusals else 1
+            self._refusals[code] = Refused(code, detail, count)
+            self._refused.set()
+
+    async def run(self) -> None:
+        """Tell refusals as fast as the subscribers take them, until cancelled."""
+        while True:
+            await self._refused.wait()
+            self._refused = trio.Event()
+            while self._refusals:
+                await self.emit(self._refusals.pop(next(iter(self._refusals))))
+
+    @asynccontextmanager
+    async def watch(self) -> AsyncIterator[AsyncIterator[SwitchEvent]]:
+        """Subscribe; the iterator ends when the switch has stopped."""
+        send, receive = trio.open_memory_channel[SwitchEvent](self._capacity)
+        self._channels.append(send)
+        try:
+            async with receive:
+                yield receive
+        finally:
+            self._remove(send)
+
+    def close(self) -> None:
+        """End all subscriptions after what they still hold; emitters that wait are released."""
+        for channel in list(self._channels):
+            self._remove(channel)
+
+    def _remove(self, channel: trio.MemorySendChannel[SwitchEvent]) -> None:
+        channel.close()
+        if channel in self._channels:
+            self._channels.remove(channel)

@@ -1,0 +1,132 @@
+"""Which protocols we serve, and the one boundary where a handler's crash is caught.
+
+Rule: this file holds the only `except Exception` of the package. A handler that raises costs its stream, a connection
+task that raises costs its connection; nobody else notices more than one log line.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+
+import trio
+
+from pyp2p.errors import P2PError, printable
+from pyp2p.switch.connection import CloseReason, Connection
+from pyp2p.switch.limits import Budget
+from pyp2p.switch.stream import MuxedStream
+
+logger = logging.getLogger("pyp2p.handlers")
+
+Handler = Callable[[MuxedStream], Awaitable[None]]
+Matcher = Callable[[str], bool]
+
+HANDLER_FAILED = 1  # the reset code that tells the peer of a crash here; go-libp2p has no registered meaning for it
+
+
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """One served protocol and how it is served; see `Switch.mount`."""
+
+    protocol: str
+    handler: Handler
+    match: Matcher | None
+    budget: Budget
+    before_admission: bool
+    after_identify: bool
+
+
+class ProtocolTable:
+    """The protocols that are served now, by exact name and by matcher."""
+
+    def __init__(self) -> None:
+        self._mounted: dict[str, Mounted] = {}
+        self._matchers: list[Mounted] = []
+
+    def mount(self, entry: Mounted) -> None:
+        """Serve a protocol. Raises `ValueError` when it is served already."""
+        if entry.protocol in self._mounted:
+            raise ValueError(f"protocol {entry.protocol} is already mounted")
+        self._mounted[entry.protocol] = entry
+        if entry.match is not None:
+            self._matchers.append(entry)
+
+    def unmount(self, protocol: str) -> None:
+        """Serve it no longer; streams that are open go on. Raises `KeyError` when it is not mounted."""
+        entry = self._mounted.pop(protocol)
+        if entry in self._matchers:
+            self._matchers.remove(entry)
+
+    def names(self) -> list[str]:
+        """The protocols to advertise, in the order of mounting."""
+        return list(self._mounted)
+
+    def lookup(self, protocol: str) -> Mounted | None:
+        """Who serves `protocol`; exact names go before matchers."""
+        entry = self._mounted.get(protocol)
+        if entry is not None:
+            return entry
+        for entry in self._matchers:
+            if entry.match is not None and entry.match(protocol):
+                return entry
+        return None
+
+    def mounted(self, protocol: str) -> bool:
+        """True when `protocol` is mounted by this very name."""
+        return protocol in self._mounted
+
+    def serves(self, protocol: str) -> bool:
+        """True when somebody serves `protocol`."""
+        return self.lookup(protocol) is not None
+
+
+def protocol_names(protocols: str | Iterable[str]) -> list[str]:
+    """One name or several as a list. Raises `ValueError` for none or an empty one."""
+    names = [protocols] if isinstance(protocols, str) else list(protocols)
+    if not names or not all(names):
+        raise ValueError("a protocol needs a name")
+    return names
+
+
+async def run_handler(stream: MuxedStream, handler: Handler) -> None:
+    """Run `handler`; afterwards the stream is closed, or reset when it raised."""
+    try:
+        await handler(stream)
+    except Exception as error:
+        stream.reset(HANDLER_FAILED)
+        expected = isinstance(error, (P2PError, OSError, trio.BrokenResourceError, trio.ClosedResourceError))
+        logger.log(
+            logging.DEBUG if expected else logging.ERROR,
+            "handler failed peer=%s protocol=%s error=%s",
+            stream.peer,
+            printable(stream.protocol),
+            printable(f"{type(error).__name__}: {error}", 300),
+        )
+        logger.debug("handler traceback", exc_info=error)
+    else:
+        await stream.aclose()
+
+
+async def run_connection(connection: Connection, started: Callable[[], None]) -> None:
+    """Run `connection` until it ends; an exception that is not of the network's making closes it and is logged."""
+    try:
+        await connection.run(started)
+    except Exception as error:
+        connection.fail(CloseReason("crashed", f"{type(error).__name__}: {error}"), error)
+        logger.error(
+            "connection failed peer=%s id=%s error=%s",
+            connection.peer,
+            connection.id,
+            printable(f"{type(error).__name__}: {error}", 300),
+        )
+        logger.debug("connection traceback", exc_info=error)
+
+
+async def run_guarded(work: Callable[[], Awaitable[None]]) -> Exception | None:
+    """Run an admission step or a service's hook and return what it raised, None when all went well."""
+    try:
+        await work()
+    except Exception as error:
+        return error
+    return None

@@ -20,3 +20,11 @@ async def test_a_peer_that_cannot_start_says_why(language: str) -> None:
         async with open_peer(language, "--muxer", "nothing"):
             pass
     assert "nothing" in str(raised.value)
+
+
+async def test_a_killed_peer_is_gone_at_once(language: str) -> None:
+    async with open_peer(language) as peer:
+        peer.kill()
+        assert await peer.process.wait() < 0
+        with pytest.raises(PeerFailed):
+            await run_peer(language, "identify", peer.address)

@@ -204,8 +204,9 @@ def test_hostile_012_the_last_nonce_is_used_and_then_no_more_is_said():
     assert theirs.open(sealed) == [b"last"]
     with pytest.raises(NoiseError):
         ours.seal([b"one too many"])
+    beyond = ours._encrypt(bytes(4) + b"\xff" * 8, b"x", None)
     with pytest.raises(NoiseError):
-        theirs.open(bytes.fromhex("0010") + bytes(16))
+        theirs.open(len(beyond).to_bytes(2, "big") + beyond)
     assert (ours.send_nonce, theirs.receive_nonce) == (MAX_NONCE, MAX_NONCE)
 
 

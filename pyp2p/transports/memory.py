@@ -6,7 +6,6 @@ Rules: nothing is global. Nodes that shall reach each other share a `MemoryHub`;
 from __future__ import annotations
 
 import errno
-from collections import deque
 
 import trio
 from multiaddr import Multiaddr
@@ -15,9 +14,8 @@ from pyp2p.errors import ConnectFailed
 from pyp2p.io.handshake import Direction
 from pyp2p.peer.address import AddressKind, components, parse_multiaddr
 from pyp2p.transports.base import RawConn
-from pyp2p.transports.pipe import CAPACITY, pipe_pair
+from pyp2p.transports.pipe import CAPACITY, AcceptQueue, pipe_pair
 
-BACKLOG = 128  # connections that wait for `accept`; further ones are refused
 _FIRST_FREE = 1 << 32  # ports that are given out lie above those that people choose
 
 
@@ -43,41 +41,22 @@ class MemoryListener:
         self._hub = hub
         self._port = port
         self._address = _address(port)
-        self._waiting: deque[RawConn] = deque()
-        self._parked = trio.lowlevel.ParkingLot()
-        self._closed = False
+        self.queue = AcceptQueue()
 
     @property
     def address(self) -> Multiaddr:
         """The port as `/memory/N`."""
         return self._address
 
-    def offer(self, conn: RawConn) -> bool:
-        """Queue an inbound connection; False when too many wait."""
-        if len(self._waiting) >= BACKLOG:
-            return False
-        self._waiting.append(conn)
-        self._parked.unpark()
-        return True
-
     async def accept(self) -> RawConn:
         """Wait for the next connection; see `Listener.accept`."""
-        await trio.lowlevel.checkpoint()
-        while not self._waiting:
-            if self._closed:
-                raise trio.ClosedResourceError("this listener was closed")
-            await self._parked.park()
-        return self._waiting.popleft()
+        return await self.queue.accept()
 
     async def aclose(self) -> None:
         """Free the port; connections that nobody accepted are reset."""
-        if not self._closed:
-            self._closed = True
+        if not self.queue.closed:
             del self._hub.listeners[self._port]
-            while self._waiting:
-                await trio.aclose_forcefully(self._waiting.popleft().stream)
-            self._parked.unpark_all()
-        await trio.lowlevel.checkpoint()
+        await self.queue.aclose()
 
 
 class Memory:
@@ -101,7 +80,7 @@ class Memory:
         near, far = pipe_pair(self._hub.capacity)
         local = _address(self._hub.fresh_port())
         remote = listener.address
-        if not listener.offer(RawConn(far, remote, local, Direction.INBOUND, AddressKind.INBOUND_DIRECT)):
+        if not listener.queue.offer(RawConn(far, remote, local, Direction.INBOUND, AddressKind.INBOUND_DIRECT)):
             raise ConnectFailed("connection refused: too many connections wait there")
         return RawConn(near, local, remote, Direction.OUTBOUND, AddressKind.OUTBOUND_DIRECT)
 

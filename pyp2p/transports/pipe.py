@@ -1,4 +1,4 @@
-"""A byte stream without a socket: two bounded pipes and trio's contract on top.
+"""Connections without a socket: byte streams over two bounded pipes with trio's contract on top, and their accept queue.
 
 Rules: `Pipe` never waits and decides nothing about time; what happens between the ends of a pipe (nothing here, a
 simulated link in `pyp2p.testing`) is in its four `carry_*` methods. `PipeStream` is the only part that awaits.
@@ -6,12 +6,16 @@ simulated link in `pyp2p.testing`) is in its four `carry_*` methods. `PipeStream
 
 from __future__ import annotations
 
+from collections import deque
+
 import trio
 
 from pyp2p.io.handshake import READ_SIZE
 from pyp2p.io.stream import RawStream
+from pyp2p.transports.base import RawConn
 
 CAPACITY = 64 * 1024  # bytes that one direction holds; a sender that nobody reads waits
+BACKLOG = 128  # connections that wait for `accept`; further ones are refused
 
 
 class Pipe:
@@ -238,3 +242,42 @@ def pipe_pair(capacity: int = CAPACITY) -> tuple[PipeStream, PipeStream]:
     """Two connected streams in this process, each direction bounded by `capacity` bytes."""
     there, back = Pipe(capacity), Pipe(capacity)
     return PipeStream(back, there), PipeStream(there, back)
+
+
+class AcceptQueue:
+    """Inbound connections of one listener that wait for `accept`, at most `BACKLOG` of them."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[RawConn] = deque()
+        self._parked = trio.lowlevel.ParkingLot()
+        self.closed = False
+
+    @property
+    def full(self) -> bool:
+        """True when a further connection must be refused."""
+        return self.closed or len(self._waiting) >= BACKLOG
+
+    def offer(self, conn: RawConn) -> bool:
+        """Queue a connection; False when it is refused."""
+        if self.full:
+            return False
+        self._waiting.append(conn)
+        self._parked.unpark()
+        return True
+
+    async def accept(self) -> RawConn:
+        """Wait for the next connection; see `Listener.accept`."""
+        await trio.lowlevel.checkpoint()
+        while not self._waiting:
+            if self.closed:
+                raise trio.ClosedResourceError("this listener was closed")
+            await self._parked.park()
+        return self._waiting.popleft()
+
+    async def aclose(self) -> None:
+        """Refuse what comes and close what nobody accepted."""
+        self.closed = True
+        self._parked.unpark_all()
+        while self._waiting:
+            await trio.aclose_forcefully(self._waiting.popleft().stream)
+        await trio.lowlevel.checkpoint()

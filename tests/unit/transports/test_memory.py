@@ -9,8 +9,8 @@ import trio.testing
 from pyp2p.errors import ConnectFailed
 from pyp2p.io.handshake import Direction
 from pyp2p.peer.address import AddressKind, parse_multiaddr
-from pyp2p.transports.memory import BACKLOG, Memory, MemoryHub
-from pyp2p.transports.pipe import Pipe, PipeStream, pipe_pair
+from pyp2p.transports.memory import Memory, MemoryHub
+from pyp2p.transports.pipe import BACKLOG, Pipe, PipeStream, pipe_pair
 
 
 async def make_pair() -> tuple[PipeStream, PipeStream]:

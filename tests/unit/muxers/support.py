@@ -16,6 +16,7 @@ from pyp2p.muxers.base import (
     Opened,
     Pong,
     Reset,
+    SubStream,
     Writable,
 )
 from pyp2p.muxers.mplex import Mplex, MplexSession
@@ -95,7 +96,7 @@ def plain(events: Iterable[MuxEvent]) -> list[tuple[Any, ...]]:
                 result.append(("data", event.sub, event.data))
         else:
             result.append((_NAMES[type(event)], event.sub))
-    return [tuple((x.id, x.inbound) if hasattr(x, "inbound") else x for x in row) for row in result]
+    return [tuple((x.id, x.inbound) if isinstance(x, SubStream) else x for x in row) for row in result]
 
 
 def pieces(data: bytes, cuts: Sequence[int]) -> list[bytes]:

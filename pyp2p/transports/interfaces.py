@@ -29,16 +29,18 @@ def interface_addresses() -> list[IPAddress]:
     return list(found)
 
 
-def expand_wildcard(address: Multiaddr, interfaces: Iterable[IPAddress]) -> list[Multiaddr]:
+def expand_wildcard(address: Multiaddr, interfaces: Iterable[IPAddress] | None = None) -> list[Multiaddr]:
     """The real addresses behind `/ip4/0.0.0.0/...` or `/ip6/::/...`; any other address alone.
 
-    Loopback counts only when the machine has nothing else. Link-local IPv6 is left out: it means nothing without a
+    `interfaces` are the machine's addresses (by default asked for now). Loopback counts only when the machine has nothing else. Link-local IPv6 is left out: it means nothing without a
     zone, and a zone means nothing to others.
     """
     parts = components(address)
     if not parts or parts[0].name not in {"ip4", "ip6"} or not ipaddress.ip_address(parts[0].value).is_unspecified:
         return [address]
     version = 4 if parts[0].name == "ip4" else 6
+    if interfaces is None:
+        interfaces = interface_addresses()
     usable = [ip for ip in interfaces if ip.version == version and not ip.is_unspecified and not ip.is_multicast]
     if version == 6:
         usable = [ip for ip in usable if not ip.is_link_local]

@@ -6,8 +6,7 @@ import dns.resolver
 import pytest
 
 from pyp2p.errors import ResolveError
-from pyp2p.transports.dns import Question
-from pyp2p.transports.resolver import SystemResolver
+from pyp2p.transports.dns import Question, SystemResolver
 
 
 async def test_localhost_and_numbers() -> None:

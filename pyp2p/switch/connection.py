@@ -9,7 +9,6 @@ their answers share a frame. Timers are one `tick` a second for all connections,
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
@@ -32,11 +31,10 @@ from pyp2p.peer.address import AddressKind
 from pyp2p.switch.config import Limits, Timeouts
 from pyp2p.switch.stream import MuxedStream
 from pyp2p.switch.upgrade import Upgraded
+from pyp2p.switch.writer import Writer
 from pyp2p.trace import Stage
 
 logger = logging.getLogger("pyp2p.connection")
-
-_CORK_YIELDS = 2  # scheduler turns that woken handlers get before their answers are sent together
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,18 +125,16 @@ class Connection:
         self._on_stream = on_stream
         self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
+        self._ended = trio.Event()
         self._service_scopes: list[trio.CancelScope] = []
         self._handlers = 0
         self._closing = False
         self._remote_goaway: int | None = None
-        self._backlog: deque[bytes | memoryview] = deque()
-        self._backlog_size = 0
-        self._progress_at = self.opened_at
-        self._writer_running = False
         self._corked = False
         self._held: list[MuxedStream] = []
-        self._drain_waiters: list[MuxedStream] = []
-        self._drained = trio.lowlevel.ParkingLot()
+        self._writer = Writer(
+            raw.stream, limits.write_backlog, held=self._holds_back, release=self._uncork, failed=self._lost
+        )
         self._openers = trio.lowlevel.ParkingLot()
         self._unselected: dict[SubStream, float] = {}
         self._half_closed: dict[SubStream, float] = {}
@@ -248,7 +244,7 @@ class Connection:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                self._start_writer()
+                self._writer.attach(nursery)
                 started()
                 with self._scope:
                     await self._read()
@@ -291,19 +287,16 @@ class Connection:
             await self.closed.wait()
 
     async def _say_goodbye(self, reason: CloseReason) -> None:
-        """Closing a socket with unread input can destroy our last bytes: flush, send the end, wait briefly for theirs."""
+        """Flush, send the end, wait briefly for theirs: closing with unread input can destroy our last bytes."""
         self.muxer.goaway(reason.goaway_code)
-        self._corked = False
-        self.flush()
-        while self._backlog or self._writer_running:
-            await self._drained.park()
+        self._uncork()
+        await self._writer.wait_idle()
         try:
             await self._raw.send_eof()
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
             return
         with trio.move_on_after(self._timeouts.drain):
-            while self.broken is None:
-                await self._drained.park()
+            await self._ended.wait()
 
     def fail(self, reason: CloseReason, error: Exception | None = None) -> None:
         """End the connection now; the first reason stands. Never waits."""
@@ -318,16 +311,14 @@ class Connection:
         if self.broken is not None:
             return
         self.broken = trio.BrokenResourceError(f"the connection is closed ({self.reason})")
-        self._backlog.clear()
-        self._backlog_size = 0
+        self._ended.set()
         streams = list(self.streams.values())
         self.streams.clear()
         self._unselected.clear()
         self._half_closed.clear()
         for stream in streams:
             stream.on_reset()
-        self._drain_waiters.clear()
-        self._drained.unpark_all()
+        self._writer.drop()
         self._openers.unpark_all()
 
     # --- reading
@@ -344,12 +335,16 @@ class Connection:
                     return
                 self.stats.bytes_in += len(data)
                 self._dispatch(self._channel.open(bytes(data)))
-                if self._backlog_size >= self._limits.write_backlog:
-                    await self._wait_backlog()
+                if self._writer.full:
+                    # A peer that makes us answer but does not read: we read no more, and TCP pushes back.
+                    await self._writer.wait_room()
         except (RemoteError, NoCommonProtocol) as error:
             self._refuse(error)
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            self.fail(CloseReason("reset", str(error), "network"), error)
+            self._lost(error)
+
+    def _lost(self, error: Exception) -> None:
+        self.fail(CloseReason("reset", str(error), "network"), error)
 
     def _end_of_stream(self) -> CloseReason:
         if self._select is not None:
@@ -361,8 +356,7 @@ class Connection:
         """The peer broke a rule: tell it as far as that goes without waiting, and end."""
         code = error.goaway_code if isinstance(error, MuxerError) else 1
         self.muxer.goaway(code)
-        self._corked = False
-        self.flush()
+        self._uncork()
         self.fail(CloseReason("violation", str(error), "peer", code), error)
 
     def _dispatch(self, plaintexts: list[bytes]) -> None:
@@ -375,11 +369,9 @@ class Connection:
                 woken += self._handle(self.muxer.feed(plain, now))
         if self._openers:
             self._openers.unpark_all()
-        if woken > 1:
-            self._corked = True
-            self._start_writer()
-        elif self._held:
-            self._start_writer()
+        if woken > 1 or self._held:
+            self._corked = woken > 1
+            self._writer.wake()
         elif self.muxer.pending:
             self.flush()
 
@@ -398,32 +390,32 @@ class Connection:
         """Pass events to their streams; returns how many tasks that may have woken."""
         woken = 0
         for event in events:
-            kind = type(event)
-            if kind is Data:
-                stream: MuxedStream | None = event.sub.owner  # type: ignore[union-attr]
+            if type(event) is Data:
+                stream: MuxedStream | None = event.sub.owner
                 if stream is not None:
                     self.stats.messages_in += 1
-                    stream.on_data(event.data)  # type: ignore[union-attr]
+                    stream.on_data(event.data)
                     woken += 1
-            elif kind is Writable:
-                if (stream := event.sub.owner) is not None:  # type: ignore[union-attr]
-                    stream.wake_writer()
-                    woken += 1
-            elif kind is Opened:
-                self._opened(event.sub)  # type: ignore[union-attr]
-            elif kind is Eof:
-                if (stream := event.sub.owner) is not None:  # type: ignore[union-attr]
-                    stream.on_eof()
-            elif kind is Reset:
-                if (stream := event.sub.owner) is not None:  # type: ignore[union-attr]
-                    stream.on_reset()
-            elif isinstance(event, Pong):
+            else:
+                woken += self._handle_control(event)
+        return woken
+
+    def _handle_control(self, event: MuxEvent) -> int:
+        match event:
+            case Opened():
+                self._opened(event.sub)
+            case Pong():
                 self.rtt = event.rtt
                 self._ping_due = None
-            elif isinstance(event, GoAway):
+            case GoAway():
                 self._remote_goaway = event.code
                 self._openers.unpark_all()
-        return woken
+            case Writable() | Eof() | Reset():
+                stream: MuxedStream | None = event.sub.owner
+                if stream is not None:
+                    stream.on_control(event)
+                    return 1
+        return 0
 
     def _opened(self, sub: SubStream) -> None:
         limits = self._limits
@@ -444,7 +436,7 @@ class Connection:
     @property
     def backlogged(self) -> bool:
         """True when senders have to wait for the socket."""
-        return self._backlog_size >= self._limits.write_backlog
+        return self._writer.full
 
     def transmit(self, sub: SubStream, data: Buffer) -> int:
         """Queue what the window takes; send at once unless corked."""
@@ -461,7 +453,7 @@ class Connection:
 
     def wait_for_drain(self, stream: MuxedStream) -> None:
         """Have `stream.wake_writer` called once the backlog is down."""
-        self._drain_waiters.append(stream)
+        self._writer.notify(stream.wake_writer)
 
     def credit(self, sub: SubStream, count: int) -> None:
         """The application took `count` bytes."""
@@ -499,44 +491,11 @@ class Connection:
         if self._unsent:
             sealed = self._unsent + sealed
             self._unsent = b""
-        size = len(sealed)
-        self.stats.bytes_out += size
-        if not self._backlog:
-            try:
-                sent = self._raw.try_send(sealed)
-            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                self.fail(CloseReason("reset", str(error), "network"), error)
-                return
-            if sent == size:
-                return
-            self._progress_at = trio.current_time()
-            self._backlog.append(memoryview(sealed)[sent:])
-            self._backlog_size += size - sent
-        else:
-            self._backlog.append(sealed)
-            self._backlog_size += size
-        self._start_writer()
+        self.stats.bytes_out += len(sealed)
+        self._writer.send(sealed)
 
-    def _start_writer(self) -> None:
-        if not self._writer_running and self._nursery is not None and self.broken is None:
-            self._writer_running = True
-            self._nursery.start_soon(self._write)
-
-    async def _write(self) -> None:
-        """Give woken handlers their turn, send what was held back for them, then write the backlog down."""
-        try:
-            while self._corked or self._held or self._backlog or self._unsent:
-                if not self._backlog:
-                    for _ in range(_CORK_YIELDS):
-                        await trio.lowlevel.checkpoint()
-                self._uncork()
-                while self._backlog:
-                    await self._write_piece(self._backlog[0])
-        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            self.fail(CloseReason("reset", str(error), "network"), error)
-        finally:
-            self._writer_running = False
-            self._drained.unpark_all()
+    def _holds_back(self) -> bool:
+        return self._corked or bool(self._held) or bool(self._unsent)
 
     def _uncork(self) -> None:
         """Answers to stream proposals that found no company by now travel alone."""
@@ -547,40 +506,13 @@ class Connection:
                 stream.flush_prefix()
         self.flush()
 
-    async def _write_piece(self, piece: bytes | memoryview) -> None:
-        await self._raw.wait_send_all_might_not_block()
-        if not self._backlog:
-            return
-        sent = self._raw.try_send(piece)
-        if sent == 0:
-            await self._raw.send_all(piece)
-            sent = len(piece)
-        if not self._backlog:
-            return
-        self._progress_at = trio.current_time()
-        self._backlog_size -= sent
-        if sent == len(piece):
-            self._backlog.popleft()
-        else:
-            self._backlog[0] = memoryview(piece)[sent:]
-        if self._backlog_size <= self._limits.write_backlog // 2:
-            waiters, self._drain_waiters = self._drain_waiters, []
-            for stream in waiters:
-                stream.wake_writer()
-            self._drained.unpark_all()
-
-    async def _wait_backlog(self) -> None:
-        """A peer that makes us answer but does not read gets no further requests read: TCP pushes back."""
-        while self.backlogged and self.broken is None:
-            await self._drained.park()
-
     # --- timers
 
     def tick(self, now: float) -> None:
-        """Deadlines of this connection; called about once a second (monotonic `now`). Late ticks are not made up for."""
+        """Look at the deadlines; called about once a second (monotonic `now`). Late ticks are not made up for."""
         if self.broken is not None:
             return
-        if self._backlog and now - self._progress_at > self._timeouts.write:
+        if self._writer.size and now - self._writer.progress_at > self._timeouts.write:
             self.fail(CloseReason("write_stalled", f"the peer read nothing for {self._timeouts.write:g} s", "peer"))
             return
         self._expire(self._unselected, now)

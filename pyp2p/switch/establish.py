@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 import trio
 
 from pyp2p.errors import (
-    AdmissionRefused,
     DialSelf,
     LimitExceeded,
     NoCommonProtocol,
@@ -238,7 +237,9 @@ class Establisher:
                 error = await run_guarded(call)
                 if error is not None:
                     logger.error("service failed name=%s error=%s", service.name, printable(repr(error), 300))
-        logger.info("disconnected peer=%s id=%s by=%s reason=%s", connection.peer, connection.id, reason.by, reason.code)
+        logger.info(
+            "disconnected peer=%s id=%s by=%s reason=%s", connection.peer, connection.id, reason.by, reason.code
+        )
         await self._hub.emit(Disconnected(connection, reason))
 
     # --- identify

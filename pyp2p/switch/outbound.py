@@ -166,9 +166,7 @@ class Outbound:
                 self._backoff.failed(name, trio.current_time())
             return None
         except trio.Cancelled:
-            attempts.append(
-                Attempt(name, trace.stage, StageTimeout(trace.stage, self._config.timeouts.dial), trace)
-            )
+            attempts.append(Attempt(name, trace.stage, StageTimeout(trace.stage, self._config.timeouts.dial), trace))
             raise
         self._backoff.succeeded(name)
         return peering, ticket

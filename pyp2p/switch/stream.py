@@ -18,7 +18,7 @@ from multiaddr import Multiaddr
 
 from pyp2p.errors import MultistreamError, NoCommonProtocol, P2PError
 from pyp2p.io.handshake import Direction, Handshake
-from pyp2p.muxers.base import Buffer, Muxer, SubStream
+from pyp2p.muxers.base import Buffer, Eof, Muxer, Reset, SubStream, Writable
 from pyp2p.peer.address import AddressKind
 from pyp2p.peer.id import PeerId
 
@@ -286,7 +286,10 @@ class MuxedStream(trio.abc.HalfCloseableStream):
         return data
 
     async def wait_selected(self) -> None:
-        """Wait until the peer has agreed to a protocol. Raises `NoCommonProtocol`, `MultistreamError`, stream errors."""
+        """Wait until the peer has agreed to a protocol.
+
+        Raises `NoCommonProtocol`, `MultistreamError` and the errors of a broken stream.
+        """
         self.flush_prefix()
         self.connection.flush()
         while self._select is not None:
@@ -362,8 +365,16 @@ class MuxedStream(trio.abc.HalfCloseableStream):
             chunks.append(data)
         self._wake_reader()
 
-    def on_eof(self) -> None:
-        """The peer sent FIN."""
+    def on_control(self, event: Writable | Eof | Reset) -> None:
+        """Credit, the end of the peer's direction, or the end of the stream."""
+        if type(event) is Writable:
+            self.wake_writer()
+        elif type(event) is Eof:
+            self._on_eof()
+        else:
+            self.on_reset()
+
+    def _on_eof(self) -> None:
         if self._select is not None and self._sub.inbound:
             self.reset()
             return

@@ -104,8 +104,12 @@ class Switch:
         self._dials: dict[object, Shared[Connection]] = {}
         self._stopping = False
         self._push_wanted = trio.Event()
-        stacks = Stacks(identity, list(securities), list(muxers), config.early_muxer, platform.entropy, config.limits.muxer)
-        self._identify = Identify(identity, store, config.agent, config.protocol_version, self._table.names, self._announced)
+        stacks = Stacks(
+            identity, list(securities), list(muxers), config.early_muxer, platform.entropy, config.limits.muxer
+        )
+        self._identify = Identify(
+            identity, store, config.agent, config.protocol_version, self._table.names, self._announced
+        )
         self._establisher = Establisher(
             config=config,
             stacks=stacks,
@@ -376,10 +380,7 @@ class Switch:
         raw_stream = stream if isinstance(stream, RawStream) else PlainStream(stream)
         raw = RawConn(raw_stream, _NOWHERE, remote, direction, kind)
         now = trio.current_time()
-        if direction.outbound:
-            ticket = self._limits.try_outbound(now)
-        else:
-            ticket = self._limits.try_inbound(ip_of(remote), now)
+        ticket = self._limits.try_outbound(now) if direction.outbound else self._limits.try_inbound(ip_of(remote), now)
         trace = Trace()
         trace.begin(Stage.CONNECT, f"adopted {kind.name.lower()}", now)
         peering = await self._establisher.upgrade(raw, ticket, expect, trace)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Generic
 
 import trio
 
@@ -55,7 +56,7 @@ class Upgraded:
     trace: Trace
 
 
-class Sealed:
+class Sealed(Generic[R]):
     """A negotiation inside a secure channel, as a negotiation on the raw stream."""
 
     def __init__(self, channel: SecureChannel, inner: Handshake[R]) -> None:
@@ -71,7 +72,7 @@ class Sealed:
     @property
     def result(self) -> R:
         """The inner result."""
-        return self._inner.result  # type: ignore[no-any-return]
+        return self._inner.result
 
     @property
     def leftover(self) -> bytes:
@@ -109,7 +110,7 @@ async def upgrade(
     """
     channel, security, leftover, unsent = await _secure(raw, stacks, expect, trace)
     await secured(channel)
-    factory, select, early, unsent = await _choose_muxer(raw, stacks, channel, trace, leftover, unsent)
+    factory, select, early, unsent = await _choose_muxer(raw, stacks, channel, trace, (leftover, unsent))
     now = trio.current_time()
     muxer = factory.session(raw.direction, stacks.muxer_limits, memory, now)
     trace.finish(now)
@@ -143,8 +144,10 @@ async def _secure(
 
 
 async def _choose_muxer(
-    raw: RawConn, stacks: Stacks, channel: SecureChannel, trace: Trace, leftover: bytes, unsent: bytes
+    raw: RawConn, stacks: Stacks, channel: SecureChannel, trace: Trace, carried: tuple[bytes, bytes]
 ) -> tuple[MuxerFactory, Dialer | None, bytes, bytes]:
+    """`carried` is what the handshake left: input not yet opened, output not yet sent."""
+    leftover, unsent = carried
     offers = {muxer.protocol: muxer for muxer in stacks.muxers}
     names = list(offers)
     now = trio.current_time()

@@ -1,0 +1,160 @@
+"""The sending half of a connection's socket: at once while the socket takes it, by a task while there is a backlog.
+
+Rule: bytes leave in the order of `send`. A direct send happens only when nothing is queued, so it can never overtake;
+it has no await, so it is safe in a task that is being cancelled.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import trio
+
+from pyp2p.io.stream import RawStream
+
+_YIELDS = 2  # scheduler turns that woken tasks get before what was held back for them is sent
+
+
+class Writer:
+    """Sends sealed bytes over a raw stream, with a backlog that producers watch (`full`).
+
+    `held` says whether output is being held back for tasks that were just woken, `release` sends it; `failed` is told
+    of a broken stream.
+    """
+
+    __slots__ = (
+        "_backlog",
+        "_drained",
+        "_failed",
+        "_held",
+        "_limit",
+        "_nursery",
+        "_release",
+        "_running",
+        "_stream",
+        "_waiters",
+        "progress_at",
+        "size",
+    )
+
+    def __init__(
+        self,
+        stream: RawStream,
+        limit: int,
+        *,
+        held: Callable[[], bool],
+        release: Callable[[], None],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        self.size = 0
+        self.progress_at = 0.0
+        self._stream = stream
+        self._limit = limit
+        self._held = held
+        self._release = release
+        self._failed = failed
+        self._nursery: trio.Nursery | None = None
+        self._backlog: deque[bytes | memoryview] = deque()
+        self._running = False
+        self._waiters: list[Callable[[], None]] = []
+        self._drained = trio.lowlevel.ParkingLot()
+
+    @property
+    def full(self) -> bool:
+        """True when producers have to wait."""
+        return self.size >= self._limit
+
+    @property
+    def idle(self) -> bool:
+        """True when nothing is queued and nothing held back."""
+        return not (self._backlog or self._running)
+
+    def attach(self, nursery: trio.Nursery) -> None:
+        """Start to work: tasks go to `nursery`."""
+        self._nursery = nursery
+        self.wake()
+
+    def send(self, data: bytes) -> None:
+        """Send what the socket takes now and queue the rest. Never waits and never raises: `failed` is told."""
+        sent = 0
+        if not self._backlog:
+            try:
+                sent = self._stream.try_send(data)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                self._failed(error)
+                return
+            if sent == len(data):
+                return
+            self.progress_at = trio.current_time()
+        self._backlog.append(memoryview(data)[sent:] if sent else data)
+        self.size += len(data) - sent
+        self.wake()
+
+    def wake(self) -> None:
+        """Have the task look at what is queued or held back."""
+        if not self._running and self._nursery is not None and (self._backlog or self._held()):
+            self._running = True
+            self._nursery.start_soon(self._run)
+
+    def notify(self, waiter: Callable[[], None]) -> None:
+        """Have `waiter` called once the backlog is down to half, or gone."""
+        self._waiters.append(waiter)
+
+    async def wait_room(self) -> None:
+        """Wait until the backlog is below the limit, or dropped."""
+        while self.full:
+            await self._drained.park()
+
+    async def wait_idle(self) -> None:
+        """Wait until everything is sent, or dropped."""
+        while not self.idle:
+            await self._drained.park()
+
+    def drop(self) -> None:
+        """Forget the backlog: the connection is over. Everybody who waits is woken."""
+        self._nursery = None
+        self._backlog.clear()
+        self.size = 0
+        self._wake_waiters()
+
+    def _wake_waiters(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter()
+        self._drained.unpark_all()
+
+    async def _run(self) -> None:
+        try:
+            while self._backlog or self._held():
+                if not self._backlog:
+                    for _ in range(_YIELDS):
+                        await trio.lowlevel.checkpoint()
+                self._release()
+                while self._backlog:
+                    await self._send_first()
+        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self._failed(error)
+        finally:
+            self._running = False
+            self._drained.unpark_all()
+
+    async def _send_first(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+        if not self._backlog:
+            return  # dropped while we waited
+        piece = self._backlog[0]
+        sent = self._stream.try_send(piece)
+        if sent == 0:
+            await self._stream.send_all(piece)
+            sent = len(piece)
+        if not self._backlog:
+            return
+        self.progress_at = trio.current_time()
+        self.size -= sent
+        if sent == len(piece):
+            self._backlog.popleft()
+        else:
+            self._backlog[0] = memoryview(piece)[sent:]
+        if self.size <= self._limit // 2:
+            self._wake_waiters()

@@ -1,0 +1,1 @@
+"""Generated from payload.proto by scripts/protos."""

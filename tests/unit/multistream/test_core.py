@@ -168,6 +168,7 @@ def test_invalid_openings_of_the_vectors(case, split):
                 core.feed(b"")
 
 
+@pytest.mark.hostile
 @pytest.mark.parametrize(
     "opening",
     [
@@ -185,6 +186,7 @@ def test_hostile_010_another_protocol_is_refused_on_its_first_segment(opening):
             core.feed(opening)
 
 
+@pytest.mark.hostile
 @pytest.mark.parametrize(
     "length", ["ffffffffffffffffff7f", "ff" * 11, "9300", "8000"], ids=["10 bytes", "11 bytes", "not minimal", "zero"]
 )
@@ -196,6 +198,7 @@ def test_hostile_003_bad_lengths(length, split):
                 feed(core, split(opening + bytes.fromhex(length)))
 
 
+@pytest.mark.hostile
 @pytest.mark.parametrize("length", ["ffffffff0f", "808040", "8108", "808001"], ids=["4 GiB", "1 MiB", "1025", "16384"])
 def test_hostile_004_lengths_over_the_bound_are_refused_before_the_body(length):
     for core in (Dialer([ECHO]), listener(ECHO)):
@@ -206,6 +209,7 @@ def test_hostile_004_lengths_over_the_bound_are_refused_before_the_body(length):
     assert len(core._buffer) == 2 + 1023  # the largest message that may be waited for
 
 
+@pytest.mark.hostile
 @pytest.mark.parametrize(
     "message",
     [b"\x06/noise", b"\x08/no\nise\n", b"\x01\n", b"\x05/\xff\xfe\xfd\n", b"\x07/noise "],
@@ -221,6 +225,7 @@ def test_hostile_005_malformed_messages(message, split):
             feed(core, split(encode_line("/multistream/9.9.9")))
 
 
+@pytest.mark.hostile
 @SPLITS
 def test_hostile_006_proposals_without_end(split):
     core = listener(ECHO)
@@ -235,12 +240,14 @@ def test_hostile_006_proposals_without_end(split):
     assert core.take_output() == b""
 
 
+@pytest.mark.hostile
 def test_hostile_006_the_last_allowed_proposal_is_still_heard():
     core = listener(ECHO)
     core.feed(HEADER + encode_line("/unknown") * (MAX_PROPOSALS - 1) + encode_line(ECHO))
     assert core.result == ECHO
 
 
+@pytest.mark.hostile
 def test_hostile_007_lists_are_bounded_and_given_twice():
     names = ["/" + "x" * 1000 + str(n) for n in range(1000)]
     core = Listener(set(names).__contains__, lambda: names)
@@ -267,6 +274,7 @@ def test_a_listener_without_names_lists_nothing():
     assert core.take_output() == HEADER + encode_list([])
 
 
+@pytest.mark.hostile
 @SPLITS
 def test_hostile_007_na_without_end_does_not_hold_the_dialer(split):
     dialer = Dialer([ECHO, ECHO, PING])

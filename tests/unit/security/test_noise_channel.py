@@ -64,6 +64,7 @@ def test_noise_xx_vectors(vector):
         assert channels[1 - number % 2].open(sealed)[0].hex() == message["payload"]
 
 
+@pytest.mark.hostile
 @pytest.mark.parametrize("size", [1, 65518, 65519, 65520, 65535, 65536, 131_038, 131_039, 200_000])
 def test_hostile_017_no_frame_is_larger_than_its_length_can_say(size):
     ours, theirs = pair()
@@ -148,6 +149,7 @@ def dies(channel, data):
     assert channel._tail is None
 
 
+@pytest.mark.hostile
 @pytest.mark.parametrize("size", [*range(16), 65535])
 def test_hostile_011_frames_that_cannot_be(size):
     dies(pair()[1], size.to_bytes(2, "big") + bytes(size))
@@ -159,6 +161,7 @@ def test_hostile_011_frames_that_cannot_be(size):
         dies(theirs, bytes([size]))
 
 
+@pytest.mark.hostile
 def test_hostile_012_replayed_frame():
     ours, theirs = pair()
     sealed = ours.seal([b"pay 1"])
@@ -166,17 +169,20 @@ def test_hostile_012_replayed_frame():
     dies(theirs, sealed)
 
 
+@pytest.mark.hostile
 def test_hostile_012_reordered_frames():
     ours, theirs = pair()
     first, second = ours.seal([b"first"]), ours.seal([b"second"])
     dies(theirs, second + first)
 
 
+@pytest.mark.hostile
 def test_hostile_012_reflected_frame():
     ours, _ = pair()
     dies(ours, ours.seal([b"back to the sender"]))
 
 
+@pytest.mark.hostile
 def test_hostile_012_flipped_bits():
     sealed = pair()[0].seal([b"sixteen bytes ok"])
     for bit in range(16, len(sealed) * 8):
@@ -185,17 +191,20 @@ def test_hostile_012_flipped_bits():
         dies(pair()[1], bytes(changed))
 
 
+@pytest.mark.hostile
 def test_hostile_012_nothing_of_a_cut_frame_is_delivered():
     sealed = pair()[0].seal([b"cut"])
     for cut in range(len(sealed)):
         assert pair()[1].open(sealed[:cut]) == []
 
 
+@pytest.mark.hostile
 def test_hostile_012_frames_before_a_bad_one_in_the_same_read_are_not_delivered_later():
     ours, theirs = pair()
     dies(theirs, ours.seal([b"good"]) + b"\x00\x05")
 
 
+@pytest.mark.hostile
 def test_hostile_012_the_last_nonce_is_used_and_then_no_more_is_said():
     ours, theirs = pair()
     ours.send_nonce = theirs.receive_nonce = MAX_NONCE - 1
@@ -210,6 +219,7 @@ def test_hostile_012_the_last_nonce_is_used_and_then_no_more_is_said():
     assert (ours.send_nonce, theirs.receive_nonce) == (MAX_NONCE, MAX_NONCE)
 
 
+@pytest.mark.hostile
 def test_hostile_012_a_batch_that_would_pass_the_last_nonce_is_refused_whole():
     ours, _ = pair()
     ours.send_nonce = MAX_NONCE - 1

@@ -174,6 +174,7 @@ def test_early_muxer_off_sends_no_list_and_heeds_none(silent):
     assert len(sent[silent]) == len(pump(initiator(), responder())[silent])
 
 
+@pytest.mark.hostile
 def test_hostile_014_somebody_else_answers():
     dialer, listener = initiator(expect=ALICE.peer), responder(BOB)
     listener.feed(dialer.take_output())
@@ -184,6 +185,7 @@ def test_hostile_014_somebody_else_answers():
     assert dialer.take_output() == b""  # the impostor does not learn who we are
 
 
+@pytest.mark.hostile
 def test_hostile_014_somebody_else_dials_where_one_peer_is_expected():
     dialer, listener = initiator(), responder(expect=BOB.peer)
     listener.feed(dialer.take_output())
@@ -230,6 +232,7 @@ CHEATS = {
 }
 
 
+@pytest.mark.hostile
 @pytest.mark.parametrize("make_payload", CHEATS.values(), ids=CHEATS.keys())
 def test_hostile_013_signatures_that_prove_nothing(make_payload):
     core = initiator()
@@ -239,6 +242,7 @@ def test_hostile_013_signatures_that_prove_nothing(make_payload):
     refuses(core, last_word_of_cheat(core, make_payload))
 
 
+@pytest.mark.hostile
 def test_hostile_013_our_own_proof_reflected():
     """The peer shows us our own key and signature: both are valid, but not for its Noise key."""
     listener = responder(BOB)
@@ -259,6 +263,7 @@ EXTRA_KEYS = {
 HOSTILE_KEYS = {c["name"]: bytes.fromhex(c["protobuf"]) for c in BAD_KEYS} | EXTRA_KEYS
 
 
+@pytest.mark.hostile
 @pytest.mark.parametrize("raw", HOSTILE_KEYS.values(), ids=HOSTILE_KEYS.keys())
 def test_hostile_015_identity_keys_out_of_bounds_are_refused_before_verifying(raw, monkeypatch):
     monkeypatch.setattr(PublicKey, "verify", lambda *_: pytest.fail("verified with a bad key"))
@@ -268,6 +273,7 @@ def test_hostile_015_identity_keys_out_of_bounds_are_refused_before_verifying(ra
     refuses(core, last_word_of_cheat(core, lambda _: field(1, raw) + field(2, bytes(64))), InvalidKey)
 
 
+@pytest.mark.hostile
 @pytest.mark.parametrize("point", LOW_ORDER)
 def test_hostile_016_low_order_points(point):
     low = bytes.fromhex(point)
@@ -290,6 +296,7 @@ def test_hostile_016_low_order_points(point):
     refuses(core, cheat.write(payload(BOB, low)))  # s in message 3
 
 
+@pytest.mark.hostile
 @pytest.mark.parametrize("size", [0, 1, 31, 33, 48, 32 + 65503])
 def test_hostile_017_message_1_is_a_bare_key(size):
     core = responder()
@@ -297,11 +304,13 @@ def test_hostile_017_message_1_is_a_bare_key(size):
     assert core.take_output() == b""
 
 
+@pytest.mark.hostile
 @pytest.mark.parametrize("size", [0, 15, 32, 95, 97 + MAX_PAYLOAD, 65535])
 def test_hostile_017_message_2_is_bounded_on_its_length(size):
     refuses(initiator(), size.to_bytes(2, "big"))
 
 
+@pytest.mark.hostile
 @pytest.mark.parametrize("size", [0, 15, 63, 65 + MAX_PAYLOAD, 65535])
 def test_hostile_017_message_3_is_bounded_on_its_length(size):
     core = responder()
@@ -310,12 +319,14 @@ def test_hostile_017_message_3_is_bounded_on_its_length(size):
     assert core.take_output()  # message 2 was ours to send
 
 
+@pytest.mark.hostile
 def test_hostile_017_the_largest_junk_payload_is_refused():
     for junk in (b"\xff" * MAX_PAYLOAD, b"\x0b" * MAX_PAYLOAD, field(4, b"\x12\x00" * 8000)):
         core = initiator()
         refuses(core, answer_of_cheat(core, lambda s, junk=junk: junk))
 
 
+@pytest.mark.hostile
 @pytest.mark.parametrize("muxers", [[b"/m"] * (MAX_MUXERS + 1), [b""] * 7000, [b"/" + b"m" * 1024], [b"/\xff"]])
 def test_hostile_017_early_lists_are_bounded(muxers):
     core = initiator(muxers=[YAMUX])
@@ -324,6 +335,7 @@ def test_hostile_017_early_lists_are_bounded(muxers):
     refuses(core, last_word_of_cheat(core, lambda s: payload(BOB, s, muxers)))
 
 
+@pytest.mark.hostile
 def test_hostile_017_the_longest_early_list_and_unknown_extensions_are_read():
     def generous(static):
         unknown = field(4, b"".join(field(1, bytes(34)) for _ in range(5)) + field(1100, b"x") + field(2, b"/last"))
@@ -334,6 +346,7 @@ def test_hostile_017_the_longest_early_list_and_unknown_extensions_are_read():
     assert core.result.early_muxer == "/last"
 
 
+@pytest.mark.hostile
 def test_hostile_011_handshake_messages_of_zeros():
     for core in (initiator(), responder()):
         size = 32 if core.take_output() == b"" else 300

@@ -21,7 +21,6 @@ class MuxerLimits:
     max_inbound_streams: int = 1000  # SYN floods: each further stream is reset
     max_unaccepted: int = 256  # streams that we have not answered (ACK backlog)
     max_outbound_unacked: int = 256  # our own opens that the peer has not acknowledged
-    initial_window: int = 256 * 1024  # yamux: fixed by the spec
     max_window: int = 16 * 1024 * 1024  # how far a busy stream's receive window may grow
     max_queued_pongs: int = 32  # ping flood by a peer that does not read
     max_queued_resets: int = 64  # RST flood by a peer that does not read
@@ -35,7 +34,7 @@ class MuxerLimits:
 
 
 class SubStream:
-    """The muxer's record of one stream. The fields here are for reading; only the muxer changes them, except `owner`."""
+    """The muxer's record of one stream. Its fields are for reading; only the muxer changes them, except `owner`."""
 
     __slots__ = ("fin_received", "fin_sent", "id", "inbound", "owner", "reset_by_peer", "reset_code")
 
@@ -173,7 +172,7 @@ class Muxer(Protocol):
         ...
 
     def tick(self, now: float) -> list[MuxEvent]:
-        """Deadlines that the muxer itself owns (mplex: streams that stay over their buffer); call about once a second."""
+        """Deadlines that the muxer itself owns (mplex: streams that stay over their buffer); call once a second."""
         ...
 
 

@@ -42,6 +42,15 @@ class MemoryAccount:
         self.used = used
         return True
 
+    def charge_spare(self, count: int) -> bool:
+        """Pay for a luxury: only while it leaves half of every budget free, so that it cannot starve arriving data."""
+        budget: MemoryBudget | None = self._budget
+        while budget is not None:
+            if budget.used + count > budget.limit >> 1:
+                return False
+            budget = budget.parent
+        return self.charge(count)
+
     def discharge(self, count: int) -> None:
         """Take back the payment for `count` bytes."""
         if self._closed:

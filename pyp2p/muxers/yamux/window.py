@@ -2,8 +2,8 @@
 
 Rules: the peer holds `credit` bytes; credit comes back only for bytes that the application took, in steps of half a
 window. A window doubles when the application took half of it within 4 round trips: then the window, not the
-application, is what slows the peer. A stream costs max(bytes unread, bytes grown beyond the initial window), paid to
-the account of its connection.
+application, is what slows the peer. Growth takes at most half of any budget. A stream costs max(bytes unread, bytes
+grown beyond the initial window), paid to the account of its connection.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class ReceiveWindow:
     def _grow(self, growth: int, account: MemoryAccount) -> int:
         """Widen by `growth` if it can be paid; unread bytes over the old size are paid already."""
         cost = self.grown + growth - max(self.grown, self.unread)
-        if cost > 0 and not account.charge(cost):
+        if cost > 0 and not account.charge_spare(cost):
             return 0
         self.grown += growth
         self.size += growth

@@ -1,5 +1,6 @@
 """What the muxer tests share: sessions with their budgets, frames by hand, events as plain tuples."""
 
+import itertools
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -56,6 +57,9 @@ class Rig:
     def feed(self, data: bytes, now: float = 0.0) -> list[MuxEvent]:
         return self.session.feed(data, now)
 
+    def feed_each(self, data: Iterable[bytes], now: float = 0.0) -> list[MuxEvent]:
+        return [event for piece in data for event in self.feed(piece, now)]
+
     def output(self) -> bytes:
         pending = self.session.pending
         out = b"".join(self.session.take_output())
@@ -99,10 +103,15 @@ def plain(events: Iterable[MuxEvent]) -> list[tuple[Any, ...]]:
     return [tuple((x.id, x.inbound) if isinstance(x, SubStream) else x for x in row) for row in result]
 
 
+def steps(data: bytes, step: int) -> list[bytes]:
+    """`data` in pieces of `step` bytes."""
+    return [data[start : start + step] for start in range(0, len(data), step)]
+
+
 def pieces(data: bytes, cuts: Sequence[int]) -> list[bytes]:
     """`data` cut at the given places (any integers)."""
     places = sorted({cut % (len(data) + 1) for cut in cuts} | {0, len(data)})
-    return [data[a:b] for a, b in zip(places, places[1:], strict=False)]
+    return [data[a:b] for a, b in itertools.pairwise(places)]
 
 
 def pump(one: Rig, other: Rig, now: float = 0.0) -> tuple[list[MuxEvent], list[MuxEvent]]:

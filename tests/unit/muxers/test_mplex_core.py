@@ -4,7 +4,7 @@ import pytest
 
 from pyp2p.errors import LocalProtocolError, MuxerError
 from pyp2p.muxers.base import Data, Opened
-from tests.unit.muxers.support import Rig, mplex, plain, pump
+from tests.unit.muxers.support import Rig, mplex, plain, pump, steps
 from tests.vectors import load
 
 VECTORS = load("mplex")
@@ -13,7 +13,7 @@ INVALID = {row["name"]: bytes.fromhex(row["bytes"]) for row in VECTORS["invalid"
 
 
 def ways(data: bytes) -> list[list[bytes]]:
-    return [[data], [data[i : i + 1] for i in range(len(data))]]
+    return [[data], steps(data, 1)]
 
 
 def empty(*rigs: Rig) -> None:
@@ -47,7 +47,7 @@ def test_frame(row, more):
                 pass
         elif row["flag"] != "NewStream":
             rig.feed(_varint(sid << 3) + b"\0")
-        events = [event for piece in way for event in rig.feed(piece)]
+        events = rig.feed_each(way)
         assert plain(events) == expected(row) + tail
 
 
@@ -68,8 +68,7 @@ def test_violation(name):
         if name in {"over_1_mib_length", "data_after_close"}:
             rig.feed(b"\0\0")
         with pytest.raises(MuxerError):
-            for piece in way:
-                rig.feed(piece)
+            rig.feed_each(way)
         with pytest.raises(MuxerError):
             rig.feed(b"")
 
@@ -77,7 +76,7 @@ def test_violation(name):
 def test_data_for_an_unknown_stream_is_ignored():
     for way in ways(INVALID["data_for_unknown_stream"] + FRAMES["open"]):
         rig = mplex()
-        assert plain(event for piece in way for event in rig.feed(piece)) == [("opened", (0, True))]
+        assert plain(rig.feed_each(way)) == [("opened", (0, True))]
         assert rig.session.strays == 1
     assert set(INVALID) == {
         *("flag_7", "over_1_mib_length", "header_10_bytes", "duplicate_open", "data_after_close"),
@@ -100,7 +99,7 @@ def test_a_message_is_passed_on_piecewise():
 def test_a_name_is_read_over():
     for way in ways(FRAMES["open_named"] + b"\x8a\x01\x01x"):
         rig = mplex()
-        events = [event for piece in way for event in rig.feed(piece)]
+        events = rig.feed_each(way)
         assert plain(events) == [("opened", (17, True)), ("data", (17, True), b"x")]
 
 

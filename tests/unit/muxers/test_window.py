@@ -67,6 +67,18 @@ def test_no_growth_without_money_but_the_credit_is_returned():
     assert (window.size, window.grown, payer.used) == (SIZE, 0, 0)
 
 
+@pytest.mark.parametrize("scarce", ["own", "shared"])
+def test_growth_leaves_half_of_every_budget_to_arriving_data(scarce):
+    small, large = 4 * SIZE, 1 << 30
+    shared = MemoryBudget(small if scarce == "shared" else large)
+    payer = MemoryAccount(MemoryBudget(small if scarce == "own" else large, shared))
+    windows = [ReceiveWindow(SIZE, 0.0) for _ in range(4)]
+    for window in windows:
+        window.credit_due(SIZE // 2, 0.0, None, 1 << 24, payer)
+    assert [window.size // SIZE for window in windows] == [2, 2, 1, 1]
+    assert all(window.arrived(SIZE, payer) for window in windows)
+
+
 def test_what_cannot_be_paid_is_not_noted():
     window, payer = ReceiveWindow(SIZE, 0.0), account(1000)
     assert window.arrived(1000, payer)

@@ -412,9 +412,9 @@ def test_a_slow_reader_gets_no_larger_window():
 
 
 def test_growth_needs_memory():
-    rig = yamux(memory=WINDOW)
+    rig = yamux(memory=3 * WINDOW)
     sub = opened(rig)
-    for _ in range(4):
+    for _ in range(6):
         rig.feed(frame(DATA, 0, 1, body=bytes(WINDOW // 2)))
         rig.session.consumed(sub, WINDOW // 2, 0.0)
     assert sub.window.size == 2 * WINDOW

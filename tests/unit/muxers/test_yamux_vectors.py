@@ -3,7 +3,7 @@
 import pytest
 
 from pyp2p.errors import MuxerError
-from tests.unit.muxers.support import FIN, RST, SYN, WINDOW_UPDATE, Rig, frame, frames, plain, yamux
+from tests.unit.muxers.support import FIN, RST, SYN, WINDOW_UPDATE, Rig, frame, frames, plain, steps, yamux
 from tests.vectors import load
 
 VECTORS = load("yamux")
@@ -12,7 +12,7 @@ KINDS = {"Data": 0, "WindowUpdate": 1, "Ping": 2, "GoAway": 3}
 
 
 def ways(data: bytes) -> list[list[bytes]]:
-    return [[data], [data[i : i + 1] for i in range(len(data))]]
+    return [[data], steps(data, 1)]
 
 
 def prepared(row: dict) -> Rig:
@@ -51,7 +51,7 @@ def test_frame(row, more):
     tail = [("opened", (other, True))] if more else []
     for way in ways(data + behind):
         rig = prepared(row)
-        events = [event for piece in way for event in rig.feed(piece)]
+        events = rig.feed_each(way)
         assert plain(events) == expected(row) + tail
         if row["name"] == "ping":
             assert rig.output() == bytes.fromhex(next(r for r in VECTORS["frames"] if r["name"] == "pong")["frame"])
@@ -86,8 +86,7 @@ def test_violation(name):
         for sid in ENDS_THE_SESSION[name]:
             rig.feed(frame(WINDOW_UPDATE, SYN, sid))
         with pytest.raises(MuxerError) as caught:
-            for piece in way:
-                rig.feed(piece)
+            rig.feed_each(way)
         assert caught.value.goaway_code == 1
         with pytest.raises(MuxerError):
             rig.feed(b"")
@@ -104,7 +103,7 @@ def test_data_for_an_unknown_stream_is_consumed_and_counted():
     data = bytes.fromhex(next(row for row in VECTORS["invalid"] if row["name"] == "data_unknown_stream")["frame"])
     for way in ways(data + frame(WINDOW_UPDATE, SYN, 1)):
         rig = yamux()
-        events = [event for piece in way for event in rig.feed(piece)]
+        events = rig.feed_each(way)
         assert plain(events) == [("opened", (1, True))]
         assert rig.session.strays == 1
 

@@ -32,8 +32,8 @@ def interface_addresses() -> list[IPAddress]:
 def expand_wildcard(address: Multiaddr, interfaces: Iterable[IPAddress] | None = None) -> list[Multiaddr]:
     """The real addresses behind `/ip4/0.0.0.0/...` or `/ip6/::/...`; any other address alone.
 
-    `interfaces` are the machine's addresses (by default asked for now). Loopback counts only when the machine has nothing else. Link-local IPv6 is left out: it means nothing without a
-    zone, and a zone means nothing to others.
+    `interfaces` are the machine's addresses (None: ask for them now). Loopback counts only when the machine has
+    nothing else. Link-local IPv6 is left out: it means nothing without a zone, and a zone means nothing to others.
     """
     parts = components(address)
     if not parts or parts[0].name not in {"ip4", "ip6"} or not ipaddress.ip_address(parts[0].value).is_unspecified:

@@ -1,4 +1,4 @@
-"""Connections without a socket: byte streams over two bounded pipes with trio's contract on top, and their accept queue.
+"""Connections without a socket: streams with trio's contract over two bounded pipes, and a queue to accept them.
 
 Rules: `Pipe` never waits and decides nothing about time; what happens between the ends of a pipe (nothing here, a
 simulated link in `pyp2p.testing`) is in its four `carry_*` methods. `PipeStream` is the only part that awaits.
@@ -134,10 +134,10 @@ class PipeStream(RawStream):
         self._sending = False
         self._receiving = False
         self._eof_sent = False
-        self._closed = False
+        self.closed = False
 
     def _check_sendable(self) -> None:
-        if self._closed:
+        if self.closed:
             raise trio.ClosedResourceError("this stream was closed")
         if self._eof_sent:
             raise trio.ClosedResourceError("the sending half was closed by send_eof")
@@ -176,7 +176,7 @@ class PipeStream(RawStream):
         try:
             await trio.lowlevel.checkpoint()
             while True:
-                if self._closed:
+                if self.closed:
                     raise trio.ClosedResourceError("this stream was closed")
                 if self._eof_sent or self.outgoing.refused or self.outgoing.room:
                     return
@@ -189,7 +189,7 @@ class PipeStream(RawStream):
         if self._sending:
             raise trio.BusyResourceError("another task is sending on this stream")
         await trio.lowlevel.checkpoint()
-        if self._closed:
+        if self.closed:
             raise trio.ClosedResourceError("this stream was closed")
         if not self._eof_sent:
             self._eof_sent = True
@@ -207,14 +207,14 @@ class PipeStream(RawStream):
         self._receiving = True
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
-            if self._closed:
+            if self.closed:
                 raise trio.ClosedResourceError("this stream was closed")
             data = self.incoming.take(limit)
             if data is not None:
                 await trio.lowlevel.cancel_shielded_checkpoint()  # the data must not be lost now
             while data is None:
                 await self.incoming.readers.park()
-                if self._closed:
+                if self.closed:
                     raise trio.ClosedResourceError("this stream was closed")
                 data = self.incoming.take(limit)
             return data
@@ -223,9 +223,9 @@ class PipeStream(RawStream):
 
     def close(self) -> None:
         """Close at once, without an await: what was sent still arrives, what was not read is dropped."""
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
+        self.closed = True
         if not self._eof_sent:
             self.outgoing.end()
         self.incoming.abandon()

@@ -1,12 +1,16 @@
 """`python -m tests.fuzz SECONDS [TARGET...]` fuzzes each target for its share of the time; 1 when one of them broke.
 
-Inputs worth keeping between runs are in `.fuzz/<target>/`, a failing one in `.fuzz/<target>-crash-*`; move what is
-instructive to `tests/fuzz/corpus/<target>/`, from where every run starts and which `test_corpus.py` replays.
+`python -m tests.fuzz --replay TARGET FILE` runs one input again. Inputs worth keeping between runs are in
+`.fuzz/<target>/`, a failing one in `.fuzz/<target>-crash-*`; move what is instructive to `tests/fuzz/corpus/<target>/`,
+from where every run starts and which `test_corpus.py` replays. Without atheris, inputs are mutated blindly.
 """
 
+import hashlib
+import random
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 try:
@@ -17,6 +21,56 @@ except ImportError:  # no wheel for this platform
 HERE = Path(__file__).parent
 KEPT = Path(".fuzz")
 CHILD = "--child"
+REPLAY = "--replay"
+
+
+def mutated(rng: random.Random, seeds: list[bytes]) -> bytes:
+    """A seed after one to four random changes."""
+    data = bytearray(rng.choice(seeds))
+    for _ in range(rng.randint(1, 4)):
+        at = rng.randint(0, len(data))
+        match rng.randrange(4):
+            case 0:
+                data[at:at] = rng.randbytes(rng.randint(1, 8))
+            case 1:
+                del data[at : at + rng.randint(1, 8)]
+            case 2:
+                data[at : at + 1] = bytes([rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)))])
+            case _:
+                other = rng.choice(seeds)
+                data[at:] = other[rng.randint(0, len(other)) :]
+    return bytes(data)
+
+
+def fuzz_blindly(name: str, seconds: int) -> None:
+    """Mutates the seeds without looking at what they reach, for platforms that atheris has no wheel for."""
+    from tests.fuzz.targets import MAX_INPUT, TARGETS
+
+    seeds = [*TARGETS[name].seeds, *(path.read_bytes() for path in sorted((HERE / "corpus" / name).glob("*")))]
+    rng = random.Random()
+    end = time.monotonic() + seconds
+    count = 0
+    while time.monotonic() < end:
+        data = mutated(rng, seeds)[:MAX_INPUT]
+        fine = False
+        try:
+            TARGETS[name].one(data)
+            fine = True
+        finally:
+            if not fine:
+                KEPT.mkdir(exist_ok=True)
+                (KEPT / f"{name}-crash-{hashlib.sha256(data).hexdigest()[:16]}").write_bytes(data)
+        count += 1
+    print(f"number_of_executed_units: {count}")
+
+
+def replay(name: str, path: str) -> int:
+    """Runs one input, as the fuzzer did."""
+    from tests.fuzz.targets import TARGETS
+
+    TARGETS[name].one(Path(path).read_bytes())
+    print(f"{name}: {path} is fine")
+    return 0
 
 
 def fuzz(name: str, seconds: int) -> None:
@@ -38,8 +92,10 @@ def fuzz(name: str, seconds: int) -> None:
 def main(arguments: list[str]) -> int:
     """Runs the targets one after the other and prints a line for each."""
     if arguments[:1] == [CHILD]:
-        fuzz(arguments[1], int(arguments[2]))
+        (fuzz_blindly if atheris is None else fuzz)(arguments[1], int(arguments[2]))
         return 0
+    if arguments[:1] == [REPLAY] and len(arguments) == 3:
+        return replay(*arguments[1:])
     from tests.fuzz.targets import TARGETS
 
     names = arguments[1:] or list(TARGETS)
@@ -47,12 +103,12 @@ def main(arguments: list[str]) -> int:
         print(f"usage: python -m tests.fuzz SECONDS [{'|'.join(TARGETS)}]...", file=sys.stderr)
         return 2
     if atheris is None:
-        print("not fuzzed: atheris has no wheel for this Python")
-        return 0
+        print("atheris has no wheel for this Python: inputs are mutated blindly")
     share = max(1, int(arguments[0]) // len(names))
     failed = False
     for name in names:
         command = [sys.executable, "-m", "tests.fuzz", CHILD, name, str(share)]
+        known = set(KEPT.glob(f"{name}-*"))
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
         runs = re.search(r"number_of_executed_units: (\d+)", done.stdout)
         print(
@@ -62,6 +118,8 @@ def main(arguments: list[str]) -> int:
         if done.returncode:
             failed = True
             print(done.stdout[-4_000:])
+            for found in sorted(set(KEPT.glob(f"{name}-*")) - known):
+                print(f"again: python -m tests.fuzz {REPLAY} {name} {found}")
     return 1 if failed else 0
 
 

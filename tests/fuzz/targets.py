@@ -12,9 +12,18 @@ from dataclasses import dataclass
 
 from pyp2p.errors import NoCommonProtocol, RemoteError
 from pyp2p.io.handshake import Direction, Handshake
+from pyp2p.io.varint import LengthPrefixed
 from pyp2p.multistream.core import Dialer, Listener
 from pyp2p.muxers.base import Data, MemoryBudget, Muxer, MuxerFactory, MuxerLimits, Opened
+from pyp2p.muxers.mplex.core import Mplex
 from pyp2p.muxers.yamux.core import Yamux
+from pyp2p.peer.id import PeerId
+from pyp2p.peer.keys import Identity
+from pyp2p.peer.publickey import PublicKey
+from pyp2p.security.noise.channel import NoiseChannel
+from pyp2p.security.noise.core import NoiseHandshake
+from pyp2p.security.noise.wire import decode_payload
+from tests.unit.security.noise_tools import Cheat, entropy_of, payload, transcript_cores
 from tests.vectors import load
 
 MAX_INPUT = 4_096
@@ -127,3 +136,83 @@ def yamux_inbound(data: bytes) -> None:
 @target(_hex_strings(load("yamux")))
 def yamux_outbound(data: bytes) -> None:
     feed_muxer(Yamux(), Direction.OUTBOUND, data)
+
+
+@target(_hex_strings(load("mplex")))
+def mplex_inbound(data: bytes) -> None:
+    feed_muxer(Mplex(), Direction.INBOUND, data)
+
+
+@target(_hex_strings(load("mplex")))
+def mplex_outbound(data: bytes) -> None:
+    feed_muxer(Mplex(), Direction.OUTBOUND, data)
+
+
+@target(_hex_strings([load("varint"), load("identify")]))
+def length_prefixed(data: bytes) -> None:
+    framer = LengthPrefixed(1024)
+    for piece in pieces(data):
+        for message in framer.feed(piece):
+            assert len(message) <= 1024
+    framer.finish()
+
+
+@target([*_hex_strings(load("peer_ids")["texts"]), *(text["text"].encode() for text in load("peer_ids")["texts"])])
+def peer_id(data: bytes) -> None:
+    """Both forms: what is an id is written in one way only."""
+    for parsed in (_parsed(PeerId.from_bytes, data[1:]), _parsed(PeerId.parse, data[1:].decode("latin-1"))):
+        if parsed is not None:
+            assert PeerId.parse(str(parsed)) == PeerId.parse(parsed.to_cid()) == PeerId.from_bytes(parsed.raw) == parsed
+
+
+def _parsed(parse: Callable[..., PeerId], source: bytes | str) -> PeerId | None:
+    with contextlib.suppress(RemoteError):
+        return parse(source)
+    return None
+
+
+@target(_hex_strings(load("peer_ids")))
+def public_key(data: bytes) -> None:
+    key = PublicKey.from_protobuf(data[1:])
+    assert key.to_protobuf() == data[1:]
+    key.verify(bytes(64), b"message")
+
+
+NOISE = load("noise_libp2p")["transcripts"][0]
+NOISE_FRAMES = [bytes.fromhex(frame) for frame in NOISE["frames"]]
+BOB = Identity.generate(entropy=entropy_of("bob"))
+
+
+@target([NOISE_FRAMES[1]])
+def noise_initiator(data: bytes) -> None:
+    feed_handshake(transcript_cores(NOISE)[0], data)
+
+
+@target([NOISE_FRAMES[0] + NOISE_FRAMES[2]])
+def noise_responder(data: bytes) -> None:
+    feed_handshake(transcript_cores(NOISE)[1], data)
+
+
+@target([*_hex_strings(load("noise_libp2p")), payload(BOB, Cheat(initiator=False).static, [b"/yamux/1.0.0"])])
+def noise_payload(data: bytes) -> None:
+    """What a peer that keeps to Noise says inside it."""
+    core = NoiseHandshake(BOB, Direction.OUTBOUND, None, ["/yamux/1.0.0"], entropy_of(1))
+    cheat = Cheat(initiator=False)
+    cheat.read(core.take_output())
+    core.feed(cheat.write(data[1:]))
+    assert core.done
+    assert decode_payload(data[1:]).identity_key == core.result.peer_key.to_protobuf()
+
+
+def _channel(key: int) -> NoiseChannel:
+    keys = bytes([key]) * 32, bytes([3 - key]) * 32
+    return NoiseChannel(BOB.peer, BOB.public_key, None, *keys)
+
+
+@target([_channel(1).seal([b"x" * size]) for size in (1, 1000)] + [b"\0\x10" * 20])
+def noise_channel(data: bytes) -> None:
+    """Frames of somebody who has the keys, cut and changed."""
+    channel = _channel(2)
+    for piece in pieces(data):
+        for plaintext in channel.open(piece):
+            assert plaintext

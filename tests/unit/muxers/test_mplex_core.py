@@ -194,6 +194,14 @@ def test_a_reset_of_the_peer_loses_no_byte_before_it():
     empty(rig)
 
 
+def test_messages_that_cross_our_reset_are_dropped_with_their_bodies():
+    rig = mplex()
+    sub = rig.feed(FRAMES["open"] + INVALID["truncated"])[0].sub
+    rig.session.reset(sub)
+    assert plain(rig.feed(b"llo" + FRAMES["initiator_data"] + FRAMES["open_named"])) == [("opened", (17, True))]
+    assert (rig.memory.used, rig.session.strays) == (0, 0)
+
+
 def test_no_ping_and_a_silent_goaway():
     rig = mplex()
     assert not rig.session.pings

@@ -41,11 +41,12 @@ def test_hostile_018_first_frame_over_the_window_is_refused_at_its_header(flags)
     assert rig.memory.used == 0
 
 
-def test_hostile_018_later_frame_over_the_window_is_refused_at_its_header():
+@pytest.mark.parametrize("body", [b"", bytes(WINDOW + 1)], ids=["header only", "whole"])
+def test_hostile_018_later_frame_over_the_window_is_refused_at_its_header(body):
     rig = yamux()
     opened(rig)
     with pytest.raises(MuxerError):
-        rig.feed(frame(DATA, 0, 1, length=WINDOW + 1))
+        rig.feed(frame(DATA, 0, 1, length=WINDOW + 1, body=body))
     assert rig.memory.used == 0
 
 

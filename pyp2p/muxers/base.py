@@ -114,6 +114,12 @@ class Muxer(Protocol):
         """True when the muxer has its own ping (yamux); else the connection pings by a stream."""
         ...
 
+    @property
+    def congested(self) -> bool:
+        """True while some stream holds so much unread data that no more should be read from the peer (mplex, which has
+        no flow control; `tick` ends it after `stall_seconds` by resetting the stream)."""
+        ...
+
     def feed(self, data: bytes, now: float) -> list[MuxEvent]:
         """Take input and return what it means. Raises `MuxerError`; the muxer is dead then, `goaway` still works."""
         ...

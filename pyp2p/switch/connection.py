@@ -135,6 +135,7 @@ class Connection:
         self._writer = Writer(
             raw.stream, limits.write_backlog, held=self._holds_back, release=self._uncork, failed=self._lost
         )
+        self._congestion = trio.lowlevel.ParkingLot()
         self._openers = trio.lowlevel.ParkingLot()
         self._unselected: dict[SubStream, float] = {}
         self._half_closed: dict[SubStream, float] = {}
@@ -319,6 +320,7 @@ class Connection:
         for stream in streams:
             stream.on_reset()
         self._writer.drop()
+        self._congestion.unpark_all()
         self._openers.unpark_all()
 
     # --- reading
@@ -338,6 +340,8 @@ class Connection:
                 if self._writer.full:
                     # A peer that makes us answer but does not read: we read no more, and TCP pushes back.
                     await self._writer.wait_room()
+                while self.muxer.congested and self.broken is None:
+                    await self._congestion.park()
         except (RemoteError, NoCommonProtocol) as error:
             self._refuse(error)
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
@@ -459,6 +463,8 @@ class Connection:
         """The application took `count` bytes."""
         if self.muxer.consumed(sub, count, trio.current_time()):
             self.flush()
+        if self._congestion:
+            self._congestion.unpark_all()
 
     def selected(self, stream: MuxedStream) -> None:
         """An inbound stream has named its protocol."""
@@ -520,6 +526,8 @@ class Connection:
         events = self.muxer.tick(now)
         if events:
             self._handle(events)
+        if self._congestion:
+            self._congestion.unpark_all()
         if self.muxer.pending:
             self.flush()
 

@@ -265,6 +265,17 @@ class Establisher:
             connection.trace.finish(trio.current_time())
             connection.identified.set()
 
+    async def handle_push(self, stream: MuxedStream) -> None:
+        """A peer tells that its protocols or addresses changed."""
+        await self._identify.handle_push(stream)
+
+    async def push_all(self) -> None:
+        """Tell all peers that serve identify/push what we speak and where we are now."""
+
+    def close_soon(self, connection: Connection) -> None:
+        """Close a connection that nobody wants."""
+        self._spawn(connection.aclose, CloseReason("abandoned"))
+
     async def ping_by_stream(self, connection: Connection) -> None:
         """The heartbeat of a muxer that has no ping of its own."""
         try:

@@ -113,7 +113,8 @@ async def run_connection(connection: Connection, started: Callable[[], None]) ->
     try:
         await connection.run(started)
     except Exception as error:
-        connection.fail(CloseReason("crashed", f"{type(error).__name__}: {error}"), error)
+        connection.reason = CloseReason("crashed", f"{type(error).__name__}: {error}")
+        connection.error = error
         logger.error(
             "connection failed peer=%s id=%s error=%s",
             connection.peer,

@@ -17,7 +17,7 @@ import trio
 from multiaddr import Multiaddr
 
 from pyp2p.errors import MultistreamError, NoCommonProtocol, P2PError
-from pyp2p.io.handshake import Direction, Handshake
+from pyp2p.io.handshake import READ_SIZE, Direction, Handshake
 from pyp2p.muxers.base import Buffer, Eof, Muxer, Reset, SubStream, Writable
 from pyp2p.peer.address import AddressKind
 from pyp2p.peer.id import PeerId
@@ -276,14 +276,27 @@ class MuxedStream(trio.abc.HalfCloseableStream):
             if self._failure is None and self._sub.fin_received:
                 return b""
             self._check_alive()
-        chunk = self._chunks.popleft()
+        chunks = self._chunks
+        chunk = chunks.popleft()
         if max_bytes is not None and len(chunk) > max_bytes:
             view = memoryview(chunk)
-            self._chunks.appendleft(view[max_bytes:])
+            chunks.appendleft(view[max_bytes:])
             chunk = view[:max_bytes]
+        elif max_bytes is None and chunks and len(chunk) < READ_SIZE:
+            chunk = self._join(chunk)
         data = chunk if type(chunk) is bytes else bytes(chunk)
         self.connection.credit(self._sub, len(data))
         return data
+
+    def _join(self, first: bytes | bytearray | memoryview) -> bytes:
+        """Several chunks as one: a reader that lags behind small frames takes fewer turns to catch up."""
+        parts = [first]
+        size = len(first)
+        while self._chunks and size < READ_SIZE:
+            part = self._chunks.popleft()
+            size += len(part)
+            parts.append(part)
+        return b"".join(parts)
 
     async def wait_selected(self) -> None:
         """Wait until the peer has agreed to a protocol.

@@ -510,24 +510,30 @@ async def open_switch(
     store in memory, the real clock and randomness. An exception in the block propagates after the stop.
     """
     world = Platform() if platform is None else platform
-    async with trio.open_nursery() as nursery:
-        switch = Switch(
-            nursery,
-            identity=Identity.generate(entropy=world.entropy) if identity is None else identity,
-            config=SwitchConfig() if config is None else config,
-            transports=[Tcp()] if transports is None else transports,
-            securities=[Noise()] if securities is None else securities,
-            muxers=[Yamux(), Mplex()] if muxers is None else muxers,
-            platform=world,
-            gater=AllowAll() if gater is None else gater,
-            resolver=SystemResolver() if resolver is None else resolver,
-            store=PeerStore() if store is None else store,
-        )
-        switch.start()
-        try:
-            for address in listen:
-                await switch.listen(address)
-            yield switch
-        finally:
-            await switch.stop()
-            nursery.cancel_scope.cancel()
+    try:
+        async with trio.open_nursery() as nursery:
+            switch = Switch(
+                nursery,
+                identity=Identity.generate(entropy=world.entropy) if identity is None else identity,
+                config=SwitchConfig() if config is None else config,
+                transports=[Tcp()] if transports is None else transports,
+                securities=[Noise()] if securities is None else securities,
+                muxers=[Yamux(), Mplex()] if muxers is None else muxers,
+                platform=world,
+                gater=AllowAll() if gater is None else gater,
+                resolver=SystemResolver() if resolver is None else resolver,
+                store=PeerStore() if store is None else store,
+            )
+            switch.start()
+            try:
+                for address in listen:
+                    await switch.listen(address)
+                yield switch
+            finally:
+                await switch.stop()
+                nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        # What the block raised is the user's: the nursery that it ran in is not part of the contract.
+        if len(group.exceptions) == 1:
+            raise group.exceptions[0] from group.exceptions[0].__cause__
+        raise

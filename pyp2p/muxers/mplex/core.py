@@ -92,6 +92,11 @@ class MplexSession:
         self.refused = 0  # streams of the peer that were answered with a reset
         self.overruns = 0  # streams reset because nobody read them in time
 
+    @property
+    def congested(self) -> bool:
+        """See `Muxer.congested`: some stream is over half of its buffer."""
+        return bool(self._slow)
+
     # -- input
 
     def feed(self, data: bytes, now: float) -> list[MuxEvent]:

@@ -71,6 +71,7 @@ class YamuxSession:
     """One yamux connection: implements `muxers.base.Muxer`. All public numbers are for reading."""
 
     pings = True
+    congested = False  # streams have windows
 
     def __init__(self, direction: Direction, limits: MuxerLimits, memory: MemoryBudget, now: float) -> None:
         self._limits = limits

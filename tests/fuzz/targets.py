@@ -17,6 +17,7 @@ from pyp2p.multistream.core import Dialer, Listener
 from pyp2p.muxers.base import Data, MemoryBudget, Muxer, MuxerFactory, MuxerLimits, Opened
 from pyp2p.muxers.mplex.core import Mplex
 from pyp2p.muxers.yamux.core import Yamux
+from pyp2p.peer.address import parse_multiaddr, text
 from pyp2p.peer.id import PeerId
 from pyp2p.peer.keys import Identity
 from pyp2p.peer.publickey import PublicKey
@@ -169,6 +170,19 @@ def _parsed(parse: Callable[..., PeerId], source: bytes | str) -> PeerId | None:
     with contextlib.suppress(RemoteError):
         return parse(source)
     return None
+
+
+ADDRESSES = load("multiaddr")["valid"]
+
+
+@target([*_hex_strings(ADDRESSES), *(address["text"].encode() for address in ADDRESSES)])
+def multiaddr(data: bytes) -> None:
+    """Both forms: what is an address has one text and one encoding."""
+    for source in (data[1:], data[1:].decode("latin-1")):
+        with contextlib.suppress(RemoteError):
+            address = parse_multiaddr(source)
+            assert parse_multiaddr(text(address)).to_bytes() == address.to_bytes()
+            assert parse_multiaddr(address.to_bytes()) == address
 
 
 @target(_hex_strings(load("peer_ids")))

@@ -60,9 +60,8 @@ def pump(first: Handshake[A], second: Handshake[B], sizes: Sequence[int] = ()) -
             break
     else:
         raise Stuck(f"still talking after {MAX_TURNS} flights")
-    return Pumped(
-        first.result, second.result, *flights, first_leftover=first.leftover + over[0], second_leftover=second.leftover + over[1]
-    )
+    leftovers = first.leftover + over[0], second.leftover + over[1]
+    return Pumped(first.result, second.result, *flights, *leftovers)
 
 
 def pieces(data: bytes, sizes: Sequence[int] = ()) -> Iterator[bytes]:

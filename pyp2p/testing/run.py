@@ -72,7 +72,7 @@ class Sim:
 @contextmanager
 def seeded_scheduler(seed: int) -> Iterator[None]:
     """Make trio take the same decisions in each run that is started inside; what was before is put back at the end."""
-    run: Any = trio._core._run  # type: ignore[attr-defined]
+    run: Any = trio._core._run
     chance: random.Random = run._r
     state, allowed = chance.getstate(), run._ALLOW_DETERMINISTIC_SCHEDULING
     chance.seed(seed)
@@ -98,12 +98,12 @@ def run_sim(scene: Callable[Concatenate[Sim, P], Awaitable[T]], seed: int, *args
     with seeded_scheduler(seed):
         try:
             return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
-        except BaseException as error:
-            bare = error
-            while isinstance(bare, BaseExceptionGroup) and len(bare.exceptions) == 1:
-                bare = bare.exceptions[0]
-            bare.add_note(_how_to_repeat(seed))
-            raise bare from bare.__cause__
+        except BaseExceptionGroup as group:  # the network's nursery groups whatever the scene raises
+            error: BaseException = group
+            while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+                error = error.exceptions[0]
+            error.add_note(_how_to_repeat(seed))
+            raise error from error.__cause__
 
 
 def simulated(

@@ -33,6 +33,7 @@ from pyp2p.transports.base import RawConn
 from pyp2p.transports.pipe import AcceptQueue, Pipe, PipeStream
 
 BUFFER = 256 * 1024  # bytes on their way to a host or unread there, per connection, before the sender waits
+PERFECT = LinkQuality()
 _SEGMENT = 16 * 1024  # what is lost and sent again as a whole, and what connections take turns with
 _FIRST_EPHEMERAL = 49152
 
@@ -179,7 +180,7 @@ class SimNet:
     `quality` is that of links that are used for the first time from now on.
     """
 
-    def __init__(self, seed: int, quality: LinkQuality = LinkQuality()) -> None:
+    def __init__(self, seed: int, quality: LinkQuality = PERFECT) -> None:
         self.quality = quality
         self.trace = TraceLog()
         self.hosts: dict[str, SimHost] = {}

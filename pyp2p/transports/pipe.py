@@ -142,7 +142,7 @@ class PipeStream(RawStream):
         if self._eof_sent:
             raise trio.ClosedResourceError("the sending half was closed by send_eof")
 
-    def try_send(self, data: bytes) -> int:
+    def try_send(self, data: bytes | memoryview) -> int:
         """What fits into the pipe now; see `RawStream.try_send`."""
         self._check_sendable()
         if self._sending:

@@ -38,7 +38,6 @@ AWAITING = {
     "io/handshake.py",
     "io/messages.py",
     "io/stream.py",
-    "multistream/service.py",
     "transports/base.py",
     "transports/dns.py",
     "transports/memory.py",

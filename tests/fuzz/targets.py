@@ -21,6 +21,7 @@ from pyp2p.peer.address import parse_multiaddr, text
 from pyp2p.peer.id import PeerId
 from pyp2p.peer.keys import Identity
 from pyp2p.peer.publickey import PublicKey
+from pyp2p.peer.record import DOMAIN, PAYLOAD_TYPE, Envelope, PeerRecord, open_record, seal
 from pyp2p.security.noise.channel import NoiseChannel
 from pyp2p.security.noise.core import NoiseHandshake
 from pyp2p.security.noise.wire import decode_payload
@@ -192,9 +193,23 @@ def public_key(data: bytes) -> None:
     key.verify(bytes(64), b"message")
 
 
+BOB = Identity.generate(entropy=entropy_of("bob"))
+
+
+@target(_hex_strings(load("signed_envelope")))
+def envelope(data: bytes) -> None:
+    open_record(data[1:])
+
+
+@target(Envelope.open(seal(BOB, PeerRecord(BOB.peer, seq, ["/ip4/1.2.3.4/tcp/1"])), DOMAIN).payload for seq in (0, 1))
+def peer_record(data: bytes) -> None:
+    """What a peer signs itself."""
+    opened = open_record(Envelope.seal(BOB, DOMAIN, PAYLOAD_TYPE, data[1:]).encode())
+    assert opened.peer == BOB.peer
+
+
 NOISE = load("noise_libp2p")["transcripts"][0]
 NOISE_FRAMES = [bytes.fromhex(frame) for frame in NOISE["frames"]]
-BOB = Identity.generate(entropy=entropy_of("bob"))
 
 
 @target([NOISE_FRAMES[1]])

@@ -27,6 +27,7 @@ __all__ = [
     "from_host_port",
     "host_port",
     "ip_of",
+    "is_dialable",
     "is_loopback",
     "is_private",
     "is_public",
@@ -170,6 +171,12 @@ def is_unspecified(address: Multiaddr) -> bool:
     return ip is not None and ip.is_unspecified
 
 
+def is_dialable(address: Multiaddr) -> bool:
+    """False when there is nothing to dial: no steps, an unspecified IP address, port 0."""
+    parts = components(address)
+    return bool(parts) and not is_unspecified(address) and not any(p.name in _PORTED and not any(p.raw) for p in parts)
+
+
 def is_loopback(address: Multiaddr) -> bool:
     """True for addresses of this machine alone."""
     ip = ip_of(address)
@@ -218,14 +225,14 @@ class AddressKind(enum.Enum):
         alternates: dict[Multiaddr, None] = {}
         if remote is not None and self is AddressKind.OUTBOUND_DIRECT:
             remote = split_peer(remote)[0]
-            observed = (remote,) if _dialable(remote) else ()
+            observed = (remote,) if is_dialable(remote) else ()
             claims = dict.fromkeys(_filled(claim, remote) for claim in claims)
             claims.pop(remote, None)
         elif remote is not None and self is AddressKind.INBOUND_DIRECT:
             alternates = dict.fromkeys(_moved(claim, remote) for claim in claims)
-        kept = tuple(claim for claim in claims if _dialable(claim))
+        kept = tuple(claim for claim in claims if is_dialable(claim))
         return BookAddresses(
-            observed, kept, tuple(other for other in alternates if other not in claims and _dialable(other))
+            observed, kept, tuple(other for other in alternates if other not in claims and is_dialable(other))
         )
 
 
@@ -236,11 +243,6 @@ class BookAddresses:
     observed: tuple[Multiaddr, ...]
     claimed: tuple[Multiaddr, ...]
     alternates: tuple[Multiaddr, ...]
-
-
-def _dialable(address: Multiaddr) -> bool:
-    parts = components(address)
-    return bool(parts) and not is_unspecified(address) and not any(p.name in _PORTED and not any(p.raw) for p in parts)
 
 
 def _endpoint(address: Multiaddr) -> tuple[Component, Component] | None:

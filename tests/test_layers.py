@@ -42,7 +42,6 @@ AWAITING = {
     "transports/dns.py",
     "transports/memory.py",
     "transports/pipe.py",
-    "transports/resolver.py",
     "transports/tcp.py",
     "identify/service.py",
     "protocols/echo.py",

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from pyp2p.errors import NoCommonProtocol, RemoteError
+from pyp2p.identify import core as identify_core
+from pyp2p.identify import wire as identify_wire
 from pyp2p.io.handshake import Direction, Handshake
 from pyp2p.io.varint import LengthPrefixed
 from pyp2p.multistream.core import Dialer, Listener
@@ -206,6 +208,16 @@ def peer_record(data: bytes) -> None:
     """What a peer signs itself."""
     opened = open_record(Envelope.seal(BOB, DOMAIN, PAYLOAD_TYPE, data[1:]).encode())
     assert opened.peer == BOB.peer
+
+
+@target(bytes.fromhex(message["on_wire"]) for message in load("identify")["messages"])
+def identify(data: bytes) -> None:
+    framer = LengthPrefixed(identify_wire.MAX_MESSAGE)
+    said = identify_wire.decode([message for piece in pieces(data) for message in framer.feed(piece)])
+    info = identify_core.updated(None, said, BOB.peer)
+    assert len(info.protocols or ()) <= identify_wire.MAX_PROTOCOLS
+    assert len(info.addresses or ()) <= identify_wire.MAX_ADDRESSES
+    assert len(info.agent or "") <= identify_wire.MAX_TEXT
 
 
 NOISE = load("noise_libp2p")["transcripts"][0]

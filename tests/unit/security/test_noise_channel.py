@@ -106,6 +106,14 @@ def test_byte_by_byte():
     assert theirs._tail is None
 
 
+def test_nothing_read_changes_nothing():
+    ours, theirs = pair()
+    sealed = ours.seal([b"x"])
+    for part in (b"", sealed[:1], b"", sealed[1:3], b""):
+        assert theirs.open(part) == []
+    assert theirs.open(sealed[3:]) == [b"x"]
+
+
 def test_the_kept_tail_is_at_most_one_frame():
     ours, theirs = pair()
     sealed = ours.seal([b"x" * MAX_PLAINTEXT]) * 3

@@ -1,12 +1,13 @@
 """Properties of the Noise handshake: no split of the bytes matters, and no bytes give anything but RemoteError."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyp2p.errors import RemoteError
+from pyp2p.errors import NoiseError, RemoteError
 from pyp2p.io.handshake import Direction
-from pyp2p.security.noise.wire import decode_payload
-from tests.unit.security.noise_tools import RecordedIdentity, transcript_cores
+from pyp2p.security.noise.wire import MAX_PAYLOAD, decode_payload
+from tests.unit.security.noise_tools import RecordedIdentity, field, transcript_cores
 from tests.vectors import load
 
 TRANSCRIPT = load("noise_libp2p")["transcripts"][2]
@@ -45,6 +46,15 @@ def test_junk_gives_nothing_but_remote_errors(data, start):
         except RemoteError:
             continue
         assert not core.done
+
+
+def test_a_payload_over_its_bound_is_not_decoded():
+    valid = bytes.fromhex(TRANSCRIPT["initiator"]["payload"])
+    padding = field(100, bytes(MAX_PAYLOAD - len(valid) - 5))
+    assert len(valid + padding) == MAX_PAYLOAD
+    assert decode_payload(valid + padding) == decode_payload(valid)
+    with pytest.raises(NoiseError):
+        decode_payload(valid + padding + b"\x18\x00")
 
 
 @given(st.binary(max_size=400))

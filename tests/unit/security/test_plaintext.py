@@ -30,6 +30,7 @@ def test_both_sides_learn_each_other(piece):
 
 def test_data_right_behind_the_exchange_is_left_over():
     core = handshake(ALICE)
+    core.feed(b"")
     core.feed(handshake(BOB).take_output() + b"more")
     assert core.leftover == b"more"
     with pytest.raises(LocalProtocolError):

@@ -255,7 +255,7 @@ def test_same_seed_same_trace_and_another_seed_another() -> None:
 
 
 def test_two_processes_with_other_hash_seeds_give_the_same_trace() -> None:
-    script = "import sys; from tests.sim.test_simnet import busy; from pyp2p.testing.run import run_sim; print(run_sim(busy, 7))"
+    script = "from tests.sim.test_simnet import busy, run_sim; print(run_sim(busy, 7))"
     root = Path(__file__).parents[2]
     outputs = []
     for hash_seed in ("1", "2"):

@@ -50,7 +50,7 @@ def test_junk_gives_nothing_but_remote_errors(data, start):
 
 def test_a_payload_over_its_bound_is_not_decoded():
     valid = bytes.fromhex(TRANSCRIPT["initiator"]["payload"])
-    padding = field(100, bytes(MAX_PAYLOAD - len(valid) - 5))
+    padding = field(100, bytes(MAX_PAYLOAD - len(valid) - 4))
     assert len(valid + padding) == MAX_PAYLOAD
     assert decode_payload(valid + padding) == decode_payload(valid)
     with pytest.raises(NoiseError):

@@ -169,7 +169,7 @@ class Connection:
         names = [protocols] if isinstance(protocols, str) else list(protocols)
         dialer = Dialer(names)
         if lazy is None:
-            lazy = len(names) == 1 and self.info is not None and names[0] in self.info.protocols
+            lazy = len(names) == 1 and self.info is not None and names[0] in (self.info.protocols or ())
         sub = await self._open_sub()
         stream = MuxedStream(self, sub, dialer, dialer.take_output())
         self.streams[sub] = stream

@@ -24,11 +24,12 @@ from pyp2p.errors import (
     StageTimeout,
     printable,
 )
-from pyp2p.identify.service import IDENTIFY_PROTOCOL, Identify
+from pyp2p.identify.service import IDENTIFY_PROTOCOL, PUSH_CONCURRENCY, PUSH_PROTOCOL, Identify
 from pyp2p.multistream.core import Listener
 from pyp2p.muxers.base import MemoryBudget
 from pyp2p.peer.address import AddressKind
 from pyp2p.peer.id import PeerId
+from pyp2p.peer.store import PeerBook
 from pyp2p.platform import Platform
 from pyp2p.protocols.ping import PING_PROTOCOL, ping
 from pyp2p.security.base import SecureChannel
@@ -76,6 +77,7 @@ class Establisher:
         table: ProtocolTable,
         hub: EventHub,
         identify: Identify,
+        store: PeerBook,
         spawn: Callable[..., None],
     ) -> None:
         self.services: list[Service] = []
@@ -89,6 +91,7 @@ class Establisher:
         self._table = table
         self._hub = hub
         self._identify = identify
+        self._store = store
         self._spawn = spawn
         self._ids = itertools.count(1)
         self._memory = MemoryBudget(config.limits.memory)
@@ -180,6 +183,7 @@ class Establisher:
                 return
             self._admit_now(peering)
             self.peers.setdefault(connection.peer, []).append(peering)
+            self._store.connected(connection.peer)
             peering.admitted = True
             with trio.CancelScope(shield=True):
                 await self._hub.emit(Connected(connection))
@@ -225,7 +229,7 @@ class Establisher:
             others.remove(peering)
         if not others:
             self.peers.pop(connection.peer, None)
-            self._identify.disconnected(connection.peer, trio.current_time())
+            self._store.disconnected(connection.peer, trio.current_time())
         reason = connection.reason or CloseReason("closed")
         for service in list(self.services):
             hook = service.peer_disconnected
@@ -254,7 +258,7 @@ class Establisher:
                     before = connection.stats.bytes_in, connection.stats.bytes_out
                     stream = await connection.open_stream(IDENTIFY_PROTOCOL, lazy=True)
                     try:
-                        await self._identify.ask(connection, stream)
+                        connection.info = await self._identify.ask(stream, connection)
                     finally:
                         await trio.aclose_forcefully(stream)
                     step.bytes_in = connection.stats.bytes_in - before[0]
@@ -265,12 +269,40 @@ class Establisher:
             connection.trace.finish(trio.current_time())
             connection.identified.set()
 
+    async def handle_identify(self, stream: MuxedStream) -> None:
+        """A peer asks who we are."""
+        await self._identify.answer(stream, stream.connection)
+
     async def handle_push(self, stream: MuxedStream) -> None:
         """A peer tells that its protocols or addresses changed."""
-        await self._identify.handle_push(stream)
+        peering = next((p for p in self.peers.get(stream.peer, []) if p.connection is stream.connection), None)
+        if peering is None:
+            stream.reset()
+            return
+        connection = peering.connection
+        try:
+            connection.info = await self._identify.take_push(stream, connection, connection.info)
+        except trio.TooSlowError:
+            stream.reset()
+            return
+        await self._hub.emit(Identified(connection, connection.info))
 
     async def push_all(self) -> None:
-        """Tell all peers that serve identify/push what we speak and where we are now."""
+        """Tell all peers that serve identify/push what we speak and where we are now; waits for all of them."""
+        limiter = trio.CapacityLimiter(PUSH_CONCURRENCY)
+        async with trio.open_nursery() as nursery:
+            for connection in [peerings[0].connection for peerings in self.peers.values()]:
+                if connection.info is not None and PUSH_PROTOCOL in (connection.info.protocols or ()):
+                    nursery.start_soon(self._push, connection, limiter)
+
+    async def _push(self, connection: Connection, limiter: trio.CapacityLimiter) -> None:
+        async with limiter:
+            with trio.move_on_after(self._config.timeouts.identify):
+                try:
+                    async with await connection.open_stream(PUSH_PROTOCOL) as stream:
+                        await self._identify.answer(stream, connection)
+                except (P2PError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                    logger.debug("push failed peer=%s error=%s", connection.peer, printable(str(error)))
 
     def close_soon(self, connection: Connection) -> None:
         """Close a connection that nobody wants."""
@@ -339,7 +371,7 @@ class Establisher:
 
     def refused(self, refusal: Refused, detail: str) -> None:
         """Count and tell a refusal."""
-        self._limits.count_refusal(refusal.code)
+        self._limits.count_refusal(refusal)
         self._hub.refused(refusal.code, f"{detail}: {refusal}")
 
     def best(self, peer: PeerId) -> Connection | None:
@@ -369,7 +401,7 @@ class Establisher:
                 connection.draining = False
                 peering.idle_since = None
                 continue
-            ours = connection.info is not None and connection.info.agent.startswith(AGENT_PREFIX)
+            ours = connection.info is not None and (connection.info.agent or "").startswith(AGENT_PREFIX)
             connection.draining = ours
             if connection.streams:
                 peering.idle_since = None

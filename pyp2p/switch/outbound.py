@@ -152,7 +152,7 @@ class Outbound:
         name = text(address)
         began = False
         try:
-            ticket = self._limits.try_outbound(trio.current_time())
+            ticket = self._limits.try_outbound()
             try:
                 began = True
                 peering = await self._connect(target, address, ticket, trace)

@@ -34,7 +34,7 @@ from pyp2p.muxers.yamux import Yamux
 from pyp2p.peer.address import AddressKind, ip_of, parse_multiaddr, split_peer, text, with_peer
 from pyp2p.peer.id import PeerId
 from pyp2p.peer.keys import Identity
-from pyp2p.peer.store import PeerStore
+from pyp2p.peer.store import PeerBook, PeerStore
 from pyp2p.platform import Platform
 from pyp2p.protocols.perf import PERF_PROTOCOL, serve_perf
 from pyp2p.protocols.ping import PING_PROTOCOL, serve_ping
@@ -86,7 +86,7 @@ class Switch:
         platform: Platform,
         gater: ConnectionGater,
         resolver: Resolver,
-        store: PeerStore,
+        store: PeerBook,
     ) -> None:
         self.identity = identity
         self.peer: PeerId = identity.peer
@@ -108,7 +108,13 @@ class Switch:
             identity, list(securities), list(muxers), config.early_muxer, platform.entropy, config.limits.muxer
         )
         self._identify = Identify(
-            identity, store, config.agent, config.protocol_version, self._table.names, self._announced
+            identity,
+            store,
+            agent=config.agent,
+            protocol_version=config.protocol_version,
+            protocols=self._table.names,
+            addresses=self._announced,
+            wall=platform.wall,
         )
         self._establisher = Establisher(
             config=config,
@@ -119,6 +125,7 @@ class Switch:
             table=self._table,
             hub=self._hub,
             identify=self._identify,
+            store=store,
             spawn=nursery.start_soon,
         )
         self._outbound = Outbound(
@@ -193,7 +200,7 @@ class Switch:
         return [with_peer(address, self.peer) for address in self.addresses]
 
     def _announced(self) -> list[Multiaddr]:
-        return list(dict.fromkeys([*self.addresses, *self._identify.confirmed(trio.current_time())]))
+        return list(dict.fromkeys([*self.addresses, *self._identify.observed.confirmed(trio.current_time())]))
 
     async def listen(self, address: str | Multiaddr) -> Multiaddr:
         """Listen on an address and return it with its real port. Raises `InvalidMultiaddr`, `OSError`, `Refused`."""
@@ -380,7 +387,7 @@ class Switch:
         raw_stream = stream if isinstance(stream, RawStream) else PlainStream(stream)
         raw = RawConn(raw_stream, _NOWHERE, remote, direction, kind)
         now = trio.current_time()
-        ticket = self._limits.try_outbound(now) if direction.outbound else self._limits.try_inbound(ip_of(remote), now)
+        ticket = self._limits.try_outbound() if direction.outbound else self._limits.try_inbound(ip_of(remote), now)
         trace = Trace()
         trace.begin(Stage.CONNECT, f"adopted {kind.name.lower()}", now)
         peering = await self._establisher.upgrade(raw, ticket, expect, trace)
@@ -467,7 +474,7 @@ class Switch:
         """Start the switch's own tasks and mount what every node serves; called by `open_switch`."""
         config = self.config
         if config.identify:
-            self.mount(IDENTIFY_PROTOCOL, self._identify.handle_id, before_admission=True)
+            self.mount(IDENTIFY_PROTOCOL, self._establisher.handle_identify, before_admission=True)
             self.mount(PUSH_PROTOCOL, self._establisher.handle_push, before_admission=True)
         if config.ping:
             self.mount(PING_PROTOCOL, serve_ping, budget=Budget(per_peer=2), before_admission=True)
@@ -502,7 +509,7 @@ async def open_switch(
     platform: Platform | None = None,
     gater: ConnectionGater | None = None,
     resolver: Resolver | None = None,
-    store: PeerStore | None = None,
+    store: PeerBook | None = None,
 ) -> AsyncIterator[Switch]:
     """Run a switch for the length of the block; leaving it stops everything within `timeouts.close` seconds.
 

@@ -35,7 +35,8 @@ class Misbehaviour:
     """What goes wrong, on each connection alike. Byte counts are of what this side sends on the raw stream.
 
     `delays` are seconds before this side answers at a stage of `STAGES` (`math.inf`: never; at `CONNECT` it does not
-    read either). Byte number `corrupt_at` is inverted; after `close_after` bytes the connection is closed; after
+    read either). What shares a flight waits together: an answer to `SECURITY_SELECT` with the first handshake message,
+    for one. Byte number `corrupt_at` is inverted; after `close_after` bytes the connection is closed; after
     `silent_after` bytes nothing more goes out though sending seems to work. `identity` takes the place of the key that
     proves who this side is.
     """

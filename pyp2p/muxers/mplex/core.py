@@ -46,11 +46,10 @@ _TAKE = 256 * 1024  # one `send` takes at most this much: what then waits in the
 class MplexStream(SubStream):
     """The record of one stream."""
 
-    __slots__ = ("accepted", "announced", "live", "slow_since", "unread", "used")
+    __slots__ = ("announced", "live", "slow_since", "unread", "used")
 
     def __init__(self, stream_id: int, inbound: bool) -> None:
         super().__init__(stream_id, inbound)
-        self.accepted = False
         self.announced = inbound  # the peer knows of it
         self.live = True  # in the table of streams
         self.unread = 0
@@ -76,7 +75,6 @@ class MplexSession:
         self._next_id = 0
         self._highest_inbound = -1
         self._inbound = 0
-        self._unaccepted = 0
         self._tail = b""  # a cut header
         self._left = 0  # bytes to come of the message being received
         self._body: MplexStream | None = None  # whose they are; None: dropped
@@ -193,7 +191,7 @@ class MplexSession:
             raise MuxerError(f"stream {stream_id} is opened twice")
         self._highest_inbound = max(self._highest_inbound, stream_id)
         limits = self._limits
-        if self._closing or self._inbound >= limits.max_inbound_streams or self._unaccepted >= limits.max_unaccepted:
+        if self._closing or self._inbound >= limits.max_inbound_streams:
             self.refused += 1
             self._resets += 1
             if self._resets > limits.max_queued_resets:
@@ -202,7 +200,6 @@ class MplexSession:
             return
         self._streams[sub.key] = sub
         self._inbound += 1
-        self._unaccepted += 1
         self._events.append(Opened(sub))
 
     def _on_stray(self, stream_id: int, inbound: bool) -> None:
@@ -249,11 +246,7 @@ class MplexSession:
         return sub
 
     def accept(self, sub: SubStream) -> None:
-        """See `Muxer.accept`: nothing goes on the wire."""
-        stream = cast(MplexStream, sub)
-        if stream.inbound and stream.live and not stream.accepted:
-            stream.accepted = True
-            self._unaccepted -= 1
+        """See `Muxer.accept`. Mplex has no acknowledgement, so no peer could keep to a bound on those that are owed."""
 
     def writable(self, sub: SubStream) -> bool:
         """See `Muxer.writable`: always, while the stream is open for writing."""
@@ -332,8 +325,6 @@ class MplexSession:
         self._no_longer_slow(stream)
         if stream.inbound:
             self._inbound -= 1
-            if not stream.accepted:
-                self._unaccepted -= 1
 
     def _no_longer_slow(self, stream: MplexStream) -> None:
         if stream.slow_since is not None:

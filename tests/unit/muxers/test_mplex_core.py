@@ -21,7 +21,7 @@ def empty(*rigs: Rig) -> None:
         session = rig.session
         assert not session._streams
         assert not session._slow
-        assert (session._inbound, session._unaccepted, rig.memory.used) == (0, 0, 0)
+        assert (session._inbound, rig.memory.used) == (0, 0)
 
 
 def expected(row: dict) -> list[tuple]:

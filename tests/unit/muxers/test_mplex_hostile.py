@@ -29,11 +29,18 @@ def flood(rig, sid, size, now=0.0):
 
 
 def test_hostile_022_new_stream_flood_by_a_peer_that_does_not_read():
-    rig = mplex(limits=MuxerLimits(max_unaccepted=256, max_queued_resets=64))
+    rig = mplex(limits=MuxerLimits(max_inbound_streams=256, max_queued_resets=64))
     with pytest.raises(MuxerError):
         rig.feed(b"".join(frame(NEW, sid) for sid in range(10_000)))
     assert len(rig.session._streams) == 256
     assert rig.session.pending <= 64 * 4
+
+
+def test_honest_opens_beyond_any_ack_backlog_are_fine():
+    rig = mplex()
+    events = rig.feed(b"".join(frame(NEW, sid) + frame(MESSAGE, sid, b"x") for sid in range(500)))
+    assert len(events) == 1000
+    assert rig.session.refused == 0
 
 
 def test_hostile_023_rapid_reset():
@@ -65,6 +72,7 @@ def test_hostile_028_a_reader_that_stays_behind_loses_the_stream():
     slow, fine = opened(rig, 0), opened(rig, 1)
     flood(rig, 0, 600 << 10, now=10.0)
     flood(rig, 1, 600 << 10, now=10.0)
+    assert rig.session.congested
     assert rig.session.tick(14.5) == []
     rig.session.consumed(fine, 200 << 10, 14.5)
     flood(rig, 1, 192 << 10, now=14.5)
@@ -74,7 +82,7 @@ def test_hostile_028_a_reader_that_stays_behind_loses_the_stream():
     assert plain(rig.session.tick(19.5)) == [("reset", (1, True))]
     assert slow.reset_code
     assert rig.memory.used == 0
-    assert not rig.session._slow
+    assert not rig.session.congested
 
 
 def test_hostile_028_a_reader_that_catches_up_keeps_the_stream():

@@ -169,7 +169,7 @@ class YamuxMachine(RuleBasedStateMachine):
             self.settle()
         for rig in self.rigs:
             assert not rig.session._streams
-            assert (rig.session._inbound, rig.session._unaccepted, rig.session.strays) == (0, 0, 0)
+            assert (rig.session._inbound, rig.session.strays, rig.session.refused) == (0, 0, 0)
             assert rig.memory.used == 0
 
 

@@ -1,4 +1,4 @@
-"""Identify messages: bytes <-> values, with every bound checked before the protobuf is decoded (libp2p specs, identify).
+"""Identify messages: bytes <-> values, with sizes checked before the protobuf is decoded (libp2p specs, identify).
 
 Rules: a message has at most 8 KiB, ten messages are merged, what is over a count is cut off. An address that does not
 parse is left out, the rest stays. Text is kept as it came, bounded; whoever shows it escapes it.

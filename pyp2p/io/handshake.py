@@ -11,8 +11,6 @@ import enum
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-import trio
-
 from pyp2p.errors import P2PError, RemoteClosed
 from pyp2p.io.stream import RawStream
 from pyp2p.trace import Trace

@@ -1,7 +1,7 @@
 """Perf, `/perf/1.0.0`: upload, then download, of a given number of bytes (libp2p specs, perf).
 
-Rules: the client names the download size (u64, big end first), sends its upload and ends its direction; the server reads
-to the end and only then sends. Off by default: a few bytes make a server send 2**64.
+Rules: the client names the download size (u64, big end first), sends its upload and ends its direction; the server
+reads to the end and only then sends. Off by default: a few bytes make a server send 2**64.
 """
 
 from __future__ import annotations

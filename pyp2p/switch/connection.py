@@ -29,6 +29,7 @@ from pyp2p.multistream.core import Dialer, Listener
 from pyp2p.muxers.base import Buffer, Data, Eof, GoAway, MuxEvent, Opened, Pong, Reset, SubStream, Writable
 from pyp2p.peer.address import AddressKind
 from pyp2p.switch.config import Limits, Timeouts
+from pyp2p.switch.heartbeat import Beat, Heartbeat
 from pyp2p.switch.stream import MuxedStream
 from pyp2p.switch.upgrade import Upgraded
 from pyp2p.switch.writer import Writer
@@ -97,7 +98,6 @@ class Connection:
         self.remote: Multiaddr = raw.remote
         self.security = upgraded.security
         self.muxer_protocol = upgraded.muxer_protocol
-        self.early_muxer = upgraded.channel.early_muxer is not None
         self.trace = upgraded.trace
         self.muxer = upgraded.muxer
         self.opened_at = trio.current_time()
@@ -139,12 +139,16 @@ class Connection:
         self._openers = trio.lowlevel.ParkingLot()
         self._unselected: dict[SubStream, float] = {}
         self._half_closed: dict[SubStream, float] = {}
-        self._last_ping = self.opened_at
-        self._ping_due: float | None = None
+        self._heartbeat = Heartbeat(timeouts.heartbeat_interval, timeouts.heartbeat_timeout, self.opened_at)
 
     def __repr__(self) -> str:
         state = f" closed ({self.reason})" if self.reason else ""
         return f"<Connection {self.id} {self.direction.value} {self.peer}{state}>"
+
+    @property
+    def early_muxer(self) -> bool:
+        """True when the muxer was agreed inside the security handshake."""
+        return self._channel.early_muxer is not None
 
     @property
     def is_open(self) -> bool:
@@ -409,8 +413,7 @@ class Connection:
             case Opened():
                 self._opened(event.sub)
             case Pong():
-                self.rtt = event.rtt
-                self._ping_due = None
+                self.heartbeat_answered(event.rtt)
             case GoAway():
                 self._remote_goaway = event.code
                 self._openers.unpark_all()
@@ -549,27 +552,19 @@ class Connection:
         """
         if self.broken is not None or self._closing:
             return False
-        if self._ping_due is not None:
-            if now >= self._ping_due:
-                self.heartbeat_lost()
-            return False
-        if now - self._last_ping < self._timeouts.heartbeat_interval:
-            return False
-        self._last_ping = now
-        self._ping_due = now + self._timeouts.heartbeat_timeout
-        if not self.muxer.pings:
-            return True
-        self.muxer.ping(now)
-        self.flush()
+        beat = self._heartbeat.look(now)
+        if beat is Beat.LOST:
+            seconds = self._timeouts.heartbeat_timeout
+            self.fail(CloseReason("heartbeat", f"no answer to a ping within {seconds:g} s", "peer"))
+        elif beat is Beat.PING:
+            if not self.muxer.pings:
+                return True
+            self.muxer.ping(now)
+            self.flush()
         return False
 
     def heartbeat_answered(self, rtt: float | None) -> None:
-        """The ping over a stream came back after `rtt` seconds, or (None) the peer does not serve ping."""
-        self._ping_due = None
+        """The ping came back after `rtt` seconds, or (None) the peer does not serve ping."""
+        self._heartbeat.answered()
         if rtt is not None:
             self.rtt = rtt
-
-    def heartbeat_lost(self) -> None:
-        """The peer did not answer in time."""
-        seconds = self._timeouts.heartbeat_timeout
-        self.fail(CloseReason("heartbeat", f"no answer to a ping within {seconds:g} s", "peer"))

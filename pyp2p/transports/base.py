@@ -16,7 +16,8 @@ from pyp2p.peer.address import AddressKind
 class RawConn:
     """A fact sheet of a raw connection, not a wrapper: use `.stream` directly.
 
-    `local` and `remote` are the addresses of the two ends (without `/p2p`); `kind` says how far `remote` may be believed.
+    `local` and `remote` are the addresses of the two ends (without `/p2p`); `kind` says how far `remote` may be
+    believed.
     """
 
     stream: RawStream

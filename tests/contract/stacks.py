@@ -1,0 +1,128 @@
+"""The one list of stacks on which every behaviour test runs, and two connected ends of a stack without a switch."""
+
+import itertools
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+
+from pyp2p.multistream.core import Listener
+from pyp2p.muxers.base import MemoryBudget, MuxerFactory
+from pyp2p.muxers.mplex import Mplex
+from pyp2p.muxers.yamux import Yamux
+from pyp2p.peer.address import parse_multiaddr
+from pyp2p.peer.id import PeerId
+from pyp2p.peer.keys import Identity
+from pyp2p.security.base import Security
+from pyp2p.security.noise import Noise
+from pyp2p.security.plaintext import Plaintext
+from pyp2p.switch.config import Limits, Timeouts
+from pyp2p.switch.connection import Connection
+from pyp2p.switch.stream import MuxedStream
+from pyp2p.switch.upgrade import Stacks, upgrade
+from pyp2p.trace import Trace
+from pyp2p.transports.base import RawConn, Transport
+from pyp2p.transports.memory import Memory, MemoryHub
+from pyp2p.transports.tcp import Tcp
+
+PROTOCOL = "/contract/1.0.0"
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One way to reach a peer: a transport with an address to listen on, a security, a muxer."""
+
+    name: str
+    transport: Callable[[], Transport]
+    address: str
+    security: Callable[[], Security]
+    muxer: Callable[[], MuxerFactory]
+
+
+TRANSPORTS = {
+    "memory": (lambda: Memory(MemoryHub()), "/memory/0"),
+    "tcp": (Tcp, "/ip4/127.0.0.1/tcp/0"),
+    "tcp6": (Tcp, "/ip6/::1/tcp/0"),
+}
+SECURITIES: dict[str, Callable[[], Security]] = {"noise": Noise, "plaintext": Plaintext}
+MUXERS: dict[str, Callable[[], MuxerFactory]] = {"yamux": Yamux, "mplex": Mplex}
+
+STACKS = [
+    Stack("-".join(names), *TRANSPORTS[names[0]], SECURITIES[names[1]], MUXERS[names[2]])
+    for names in itertools.product(TRANSPORTS, SECURITIES, MUXERS)
+]
+
+
+class Ends:
+    """Two connections that are the ends of one, and what pays for them."""
+
+    def __init__(self) -> None:
+        self.memory = (MemoryBudget(1 << 26), MemoryBudget(1 << 26))
+        self.dialer: Connection
+        self.listener: Connection
+        self.arrived: trio.MemoryReceiveChannel[MuxedStream]
+
+    async def streams(self) -> tuple[MuxedStream, MuxedStream]:
+        """A new stream: the opener's end and the answerer's."""
+        opened = await self.dialer.open_stream(PROTOCOL)
+        return opened, await self.arrived.receive()
+
+
+@asynccontextmanager
+async def connected(stack: Stack, seed: int = 0) -> AsyncIterator[Ends]:
+    """Dial over `stack` and upgrade both ends; at the end both are closed and owe nothing."""
+    ends = Ends()
+    entropy = random.Random(seed).randbytes
+    arrive, ends.arrived = trio.open_memory_channel[MuxedStream](1024)
+    transport = stack.transport()
+    listening = await transport.listen(parse_multiaddr(stack.address))
+    identities = [Identity.generate(entropy=entropy) for _ in range(2)]
+    made: dict[bool, Any] = {}
+
+    async def make(raw: RawConn, side: int, expect: PeerId | None, nursery: trio.Nursery) -> None:
+        stacks = Stacks(
+            identity=identities[side],
+            securities=[stack.security()],
+            muxers=[stack.muxer()],
+            early_muxer=False,
+            entropy=entropy,
+            muxer_limits=Limits().muxer,
+        )
+
+        async def anyone(channel: object) -> None:
+            await trio.lowlevel.checkpoint()
+
+        upgraded = await upgrade(raw, stacks, expect=expect, memory=ends.memory[side], trace=Trace(), secured=anyone)
+        connection = Connection(
+            side,
+            upgraded,
+            limits=Limits(),
+            timeouts=Timeouts(),
+            opened_at_wall=0.0,
+            listener=lambda: Listener(PROTOCOL.__eq__, lambda: [PROTOCOL]),
+            on_stream=arrive.send_nowait,
+        )
+        started = trio.Event()
+        nursery.start_soon(connection.run, started.set)
+        await started.wait()
+        made[raw.direction.outbound] = connection
+
+    # The deadline only turns a hang into an error.
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            dialed = await transport.dial(listening.address)
+            accepted = await listening.accept()
+            async with trio.open_nursery() as upgrading:
+                upgrading.start_soon(make, dialed, 0, identities[1].peer, nursery)
+                upgrading.start_soon(make, accepted, 1, None, nursery)
+            ends.dialer, ends.listener = made[True], made[False]
+            try:
+                yield ends
+            finally:
+                await ends.dialer.aclose()
+                await ends.listener.aclose()
+                await listening.aclose()
+    assert [budget.used for budget in ends.memory] == [0, 0]

@@ -73,7 +73,7 @@ def misbehave(
     return {
         "transports": [MisbehavingTransport(transport, plan) for transport in transports],
         "securities": [MisbehavingSecurity(security, plan) for security in securities],
-        "muxers": [MisbehavingMuxer(muxer, plan) for muxer in muxers],
+        "muxers": [MisbehavingMuxer(muxer) for muxer in muxers],
     }
 
 
@@ -269,9 +269,9 @@ class _WatchedHandshake:
 
 
 class MisbehavingMuxer:
-    """A muxer that is slow to begin."""
+    """A muxer that tells its stream that it begins."""
 
-    def __init__(self, muxer: MuxerFactory, plan: Misbehaviour) -> None:
+    def __init__(self, muxer: MuxerFactory) -> None:
         self.protocol = muxer.protocol
         self._muxer = muxer
 

@@ -1,9 +1,14 @@
 """The system's name service: only what needs no network."""
 
+import dns.asyncresolver
 import dns.exception
+import dns.message
+import dns.rcode
 import dns.rdata
 import dns.resolver
+import dns.rrset
 import pytest
+import trio
 
 from pyp2p.errors import ResolveError
 from pyp2p.transports.dns import Question, SystemResolver
@@ -53,3 +58,38 @@ async def test_failures_in_plain_words(error: Exception, text: str, monkeypatch:
         await SystemResolver().resolve("_dnsaddr.x.example", Question.TXT)
     assert text in str(caught.value)
     assert "_dnsaddr.x.example" in str(caught.value)
+
+
+async def test_a_real_question_to_a_name_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """dnspython with trio, over UDP to a server of our own."""
+    server = trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM)
+    await server.bind(("127.0.0.1", 0))
+    plain = dns.asyncresolver.Resolver.__init__
+
+    def ask_us(self: dns.asyncresolver.Resolver) -> None:
+        plain(self, configure=False)
+        self.nameservers = ["127.0.0.1"]
+        self.port = server.getsockname()[1]
+
+    async def serve() -> None:
+        while True:
+            data, asker = await server.recvfrom(4096)
+            question = dns.message.from_wire(data)
+            answer = dns.message.make_response(question)
+            name = question.question[0].name
+            if b"gone" in name.labels:
+                answer.set_rcode(dns.rcode.NXDOMAIN)
+            elif b"empty" not in name.labels:
+                answer.answer.append(dns.rrset.from_text(name, 60, "IN", "TXT", '"two"', '"one"'))
+            await server.sendto(answer.to_wire(), asker)
+
+    monkeypatch.setattr(dns.asyncresolver.Resolver, "__init__", ask_us)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        assert await SystemResolver().resolve("_dnsaddr.x.example", Question.TXT) == ["one", "two"]
+        for name, text in [("_dnsaddr.gone.example", "no such name"), ("_dnsaddr.empty.example", "no such record")]:
+            with pytest.raises(ResolveError) as caught:
+                await SystemResolver().resolve(name, Question.TXT)
+            assert text in str(caught.value)
+        nursery.cancel_scope.cancel()
+    server.close()

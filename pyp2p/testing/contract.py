@@ -24,7 +24,8 @@ _FDS = Path("/proc/self/fd")
 
 
 async def check_stream(make_pair: StreamMaker, make_clogged_pair: StreamMaker | None = None) -> None:
-    """Hold a stream against trio's half-closeable contract. Raises `AssertionError` where it differs.
+    """Hold a stream against trio's half-closeable contract. Raises `AssertionError` where it differs. Trio's
+    checker consists of assert statements: under `python -O` it cannot work.
 
     `make_clogged_pair` gives a pair of which neither side can send until the other has received (None: not checked).
     """

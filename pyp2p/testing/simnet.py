@@ -36,6 +36,7 @@ BUFFER = 256 * 1024  # bytes on their way to a host or unread there, per connect
 PERFECT = LinkQuality()
 _SEGMENT = 16 * 1024  # what is lost and sent again as a whole, and what connections take turns with
 _FIRST_EPHEMERAL = 49152
+_PRUNE_FROM = 100  # connections that are kept before those that are over are sorted out
 
 _Endpoint = tuple[str, int]  # IP address as canonical text, port
 
@@ -189,6 +190,7 @@ class SimNet:
         self._by_ip: dict[str, SimHost] = {}
         self._links: dict[tuple[str, str], Link] = {}
         self._connections: list[SimConnection] = []
+        self._prune_at = _PRUNE_FROM
         self._running: AbstractAsyncContextManager[None] | None = None
 
     async def __aenter__(self) -> SimNet:
@@ -290,8 +292,9 @@ class SimNet:
             raise
 
     def opened(self, connection: SimConnection) -> None:
-        """Keep a new connection until it is over."""
-        self.connections()
+        """Keep a new connection, and those that are over only until their number has doubled."""
+        if len(self._connections) >= self._prune_at:
+            self._prune_at = max(2 * len(self.connections()), _PRUNE_FROM)
         self._connections.append(connection)
 
 

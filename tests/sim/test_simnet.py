@@ -278,3 +278,16 @@ async def test_the_platform_is_seeded_and_its_wall_clock_moves(sim: Sim) -> None
     assert one.wall() == EPOCH
     await trio.sleep(100)
     assert one.wall() == EPOCH + 100
+
+
+@simulated(seeds=(1,))
+async def test_connections_that_are_over_are_forgotten(sim: Sim) -> None:
+    a, b = sim.net.host("a"), sim.net.host("b")
+    listener = await b.transport.listen(b.address())
+    for _ in range(500):
+        out = await a.transport.dial(listener.address)
+        inn = await listener.accept()
+        await out.stream.aclose()
+        await inn.stream.aclose()
+        assert len(sim.net._connections) <= 100
+    await listener.aclose()

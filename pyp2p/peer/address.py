@@ -153,12 +153,12 @@ def from_host_port(host: str, port: int, protocol: str = "tcp") -> Multiaddr:
 
     Raises `InvalidMultiaddr`.
     """
+    if "/" in host:  # it would add steps of its own
+        raise InvalidMultiaddr(f"not a host: '{printable(host)}'")
     plain, _, zone = host.partition("%")
     try:
         ip = ipaddress.ip_address(plain)
     except ValueError:
-        if "/" in host:
-            raise InvalidMultiaddr(f"not a host: '{printable(host)}'") from None
         return parse_multiaddr(f"/dns/{host}/{protocol}/{port}")
     if zone and ip.version == 6:
         return parse_multiaddr(f"/ip6zone/{zone}/ip6/{ip}/{protocol}/{port}")

@@ -120,7 +120,11 @@ class Identity:
         if isinstance(key, rsa.RSAPrivateKey) and key_type is KeyType.RSA:
             check_rsa(key.public_key().public_numbers())
             self._private = key
-        elif isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP256R1):
+        elif (
+            isinstance(key, ec.EllipticCurvePrivateKey)
+            and isinstance(key.curve, ec.SECP256R1)
+            and key_type is KeyType.ECDSA
+        ):
             self._private = key
         else:
             raise InvalidKey(f"{key_type.name} private key holds a key of another kind")

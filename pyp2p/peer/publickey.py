@@ -92,11 +92,11 @@ class PublicKey:
         elif key_type is KeyType.ECDSA:
             if len(data) != _SPKI_P256_BYTES:
                 raise InvalidKey("ECDSA key is no SubjectPublicKeyInfo of P-256")
-            self._key = _load_spki(data)
+            self._key = _load_spki(key_type, data)
         else:
             if len(data) > MAX_PUBLIC_BYTES:
                 raise InvalidKey(f"RSA key of {len(data)} bytes is over the limit of {MAX_PUBLIC_BYTES}")
-            self._key = _load_spki(data)
+            self._key = _load_spki(key_type, data)
 
     @classmethod
     def from_protobuf(cls, buf: bytes) -> PublicKey:
@@ -138,19 +138,22 @@ class PublicKey:
         return f"<PublicKey {self.type.name} {self.data[-8:].hex()}>"
 
 
-def _load_spki(data: bytes) -> ec.EllipticCurvePublicKey | rsa.RSAPublicKey:
-    """A P-256 or RSA key whose only encoding is `data`; raises `InvalidKey`.
-
-    `data` of the other kind is refused by its length or its numbers: no RSA key in bounds takes 91 bytes.
-    """
+def _load_spki(key_type: KeyType, data: bytes) -> ec.EllipticCurvePublicKey | rsa.RSAPublicKey:
+    """An RSA key, or one on P-256, whose only encoding is `data`; raises `InvalidKey`."""
     try:
         key = load_der_public_key(data)
     except (ValueError, UnsupportedAlgorithm):
-        raise InvalidKey("key is no SubjectPublicKeyInfo that is supported") from None
-    if isinstance(key, rsa.RSAPublicKey):
+        raise InvalidKey(f"{key_type.name} key is no SubjectPublicKeyInfo that is supported") from None
+    found: ec.EllipticCurvePublicKey | rsa.RSAPublicKey
+    if isinstance(key, rsa.RSAPublicKey) and key_type is KeyType.RSA:
         check_rsa(key.public_numbers())
-    elif not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise InvalidKey("key is neither RSA nor on P-256")
-    if key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) != data:
-        raise InvalidKey("SubjectPublicKeyInfo is not in its canonical form")
-    return key
+        found = key
+    elif (
+        isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1) and key_type is KeyType.ECDSA
+    ):
+        found = key
+    else:
+        raise InvalidKey(f"{key_type.name} key holds a key of another kind")
+    if found.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) != data:
+        raise InvalidKey(f"{key_type.name} key is not in its canonical form")
+    return found

@@ -135,7 +135,7 @@ class PeerStore:
     the caller. Times are monotonic seconds.
     """
 
-    def __init__(self, limits: StoreLimits = StoreLimits()) -> None:  # noqa: B008 - frozen
+    def __init__(self, limits: StoreLimits = StoreLimits()) -> None:
         self._limits = limits
         self._connected = _Table()
         self._protected = _Table()

@@ -1,0 +1,307 @@
+"""Keys: vectors, strictness, both secp256k1 libraries."""
+
+import hashlib
+import importlib.util
+import sys
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa, x25519
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyp2p.errors import InvalidKey
+from pyp2p.io import varint
+from pyp2p.peer import secp256k1
+from pyp2p.peer.id import PeerId
+from pyp2p.peer.keys import Identity
+from pyp2p.peer.publickey import KeyType, PublicKey, key_protobuf
+from tests.vectors import load
+
+VECTORS = load("peer_ids")
+KEYS = {case["type"]: case for case in VECTORS["keys"]}
+
+
+def entropy(seed: int = 0):
+    counter = iter(range(1 << 20))
+    return lambda n: b"".join(hashlib.sha256(b"%d %d" % (seed, next(counter))).digest() for _ in range(-(-n // 32)))[:n]
+
+
+@pytest.mark.parametrize("case", KEYS.values(), ids=KEYS)
+def test_vectors(case):
+    private, public = bytes.fromhex(case["private_key_protobuf"]), bytes.fromhex(case["public_key_protobuf"])
+    identity = Identity.from_protobuf(private)
+    assert identity.to_protobuf() == private
+    assert identity.key_type is KeyType(case["key_type"])
+    key = PublicKey.from_protobuf(public)
+    assert identity.public_key == key
+    assert hash(identity.public_key) == hash(key)
+    assert key.to_protobuf() == public
+    assert key.data.hex() == case["public_data"]
+    assert str(identity.peer) == case["peer_id_base58"]
+    assert identity.peer.raw.hex() == case["peer_id_bytes"]
+    message = bytes.fromhex(case["signature"]["message"])
+    assert key.verify(bytes.fromhex(case["signature"]["signature"]), message)
+
+
+def test_the_old_form_of_ed25519():
+    case = KEYS["ed25519"]
+    identity = Identity.from_protobuf(bytes.fromhex(case["private_key_protobuf_legacy_96"]))
+    assert identity.to_protobuf().hex() == case["private_key_protobuf"]
+
+
+@pytest.mark.parametrize("case", VECTORS["invalid_key_protobufs"], ids=lambda case: case["name"])
+def test_invalid_protobufs(case):
+    decode = Identity.from_protobuf if case.get("is_private") else PublicKey.from_protobuf
+    with pytest.raises(InvalidKey):
+        decode(bytes.fromhex(case["protobuf"]))
+
+
+@pytest.mark.parametrize("key_type", KeyType)
+def test_generated_keys_sign(key_type):
+    identity = Identity.generate(key_type, entropy=entropy())
+    signature = identity.sign(b"message")
+    assert identity.sign(b"message") == signature
+    assert identity.public_key.verify(signature, b"message")
+    assert not identity.public_key.verify(signature, b"massage")
+    assert not identity.public_key.verify(b"", b"message")
+    assert not identity.public_key.verify(signature[:-1], b"message")
+    flipped = bytes((signature[0], *signature[1:-1], signature[-1] ^ 1))
+    assert not identity.public_key.verify(flipped, b"message")
+    again = Identity.from_protobuf(identity.to_protobuf())
+    assert again.peer == identity.peer and again.sign(b"message") == signature
+    assert PeerId.from_key(identity.public_key) == identity.peer
+    assert key_type.name in repr(identity) and key_type.name in repr(identity.public_key)
+    assert identity.to_protobuf().hex() not in repr(identity)
+
+
+@pytest.mark.parametrize("key_type", [KeyType.ED25519, KeyType.SECP256K1, KeyType.ECDSA])
+def test_keys_come_from_the_given_entropy(key_type):
+    def make(seed):
+        return Identity.generate(key_type, entropy=entropy(seed)).to_protobuf()
+
+    assert make(1) == make(1) != make(2)
+
+
+def test_public_keys_compare_by_type_and_bytes():
+    one = Identity.generate(entropy=entropy(1)).public_key
+    assert one == PublicKey.from_protobuf(one.to_protobuf())
+    assert one != Identity.generate(entropy=entropy(2)).public_key
+    assert one != one.to_protobuf()
+
+
+# Private keys.
+
+
+def sec1(curve: ec.EllipticCurve) -> bytes:
+    return ec.derive_private_key(7, curve).private_bytes(Encoding.DER, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+
+
+def pkcs8() -> bytes:
+    return ec.derive_private_key(7, ec.SECP256R1()).private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+
+
+def rsa_private(bits: int) -> bytes:
+    key = rsa.generate_private_key(65537, bits)
+    return key.private_bytes(Encoding.DER, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+
+
+ORDER = secp256k1.ORDER.to_bytes(32, "big")
+SEED_AND_PUBLIC = bytes.fromhex(KEYS["ed25519"]["private_data"])
+
+
+@pytest.mark.parametrize(
+    ("key_type", "data"),
+    [
+        (KeyType.ED25519, b""),
+        (KeyType.ED25519, SEED_AND_PUBLIC[:32]),
+        (KeyType.ED25519, SEED_AND_PUBLIC[:63]),
+        (KeyType.ED25519, SEED_AND_PUBLIC[:32] + bytes(32)),
+        (KeyType.ED25519, SEED_AND_PUBLIC + b"\0"),
+        (KeyType.SECP256K1, bytes(32)),
+        (KeyType.SECP256K1, ORDER),
+        (KeyType.SECP256K1, b"\x01" * 31),
+        (KeyType.SECP256K1, b"\x01" * 33),
+        (KeyType.ECDSA, b""),
+        (KeyType.ECDSA, b"\x30\x03\x02\x01\x01"),
+        (KeyType.ECDSA, sec1(ec.SECP384R1())),
+        (KeyType.ECDSA, sec1(ec.SECP256R1()) + b"\0"),
+        (KeyType.ECDSA, pkcs8()),
+        (KeyType.RSA, sec1(ec.SECP256R1())),
+        (KeyType.RSA, b"\x30\x80"),
+        (KeyType.RSA, rsa_private(1024)),
+        (KeyType.RSA, bytes(6000)),
+    ],
+)
+def test_bad_private_keys(key_type, data):
+    with pytest.raises(InvalidKey):
+        Identity.from_protobuf(key_protobuf(key_type, data))
+
+
+def test_a_private_key_of_the_other_kind_is_refused():
+    rsa_data = bytes.fromhex(KEYS["rsa"]["private_data"])
+    with pytest.raises(InvalidKey):
+        Identity.from_protobuf(key_protobuf(KeyType.ECDSA, rsa_data))
+    with pytest.raises(InvalidKey):
+        Identity.from_protobuf(key_protobuf(KeyType.RSA, bytes.fromhex(KEYS["ecdsa"]["private_data"])))
+
+
+# Public keys that a hostile peer shows.
+
+
+def spki(n: int, e: int) -> bytes:
+    numbers = rsa.RSAPublicNumbers(e, n)
+    return numbers.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def modulus(bits: int) -> int:
+    return (1 << (bits - 1)) | int.from_bytes(hashlib.sha256(b"n").digest(), "big") | 1
+
+
+def ec_spki(curve: ec.EllipticCurve) -> bytes:
+    return ec.derive_private_key(7, curve).public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def compressed_spki() -> bytes:
+    """A valid SubjectPublicKeyInfo in the form that we never emit, padded to the length of the one we do."""
+    point = ec.derive_private_key(7, ec.SECP256R1()).public_key()
+    return ec_spki(ec.SECP256R1())[:26] + point.public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
+
+
+ED = bytes.fromhex(KEYS["ed25519"]["public_data"])
+SECP = bytes.fromhex(KEYS["secp256k1"]["public_data"])
+P256 = bytes.fromhex(KEYS["ecdsa"]["public_data"])
+RSA = bytes.fromhex(KEYS["rsa"]["public_data"])
+X25519 = x25519.X25519PrivateKey.from_private_bytes(bytes(32)).public_key()
+
+HOSTILE = {
+    "rsa_16384": key_protobuf(KeyType.RSA, spki(modulus(16384), 65537)),
+    "rsa_8193": key_protobuf(KeyType.RSA, spki(modulus(8193), 65537)),
+    "rsa_2047": key_protobuf(KeyType.RSA, spki(modulus(2047), 65537)),
+    "rsa_1024": key_protobuf(KeyType.RSA, spki(modulus(1024), 65537)),
+    "rsa_exponent_2048_bits": key_protobuf(KeyType.RSA, spki(modulus(2048), modulus(2048) - 2)),
+    "rsa_exponent_33_bits": key_protobuf(KeyType.RSA, spki(modulus(2048), (1 << 32) | 1)),
+    "rsa_trailing": key_protobuf(KeyType.RSA, RSA + b"\0"),
+    "rsa_empty": key_protobuf(KeyType.RSA, b""),
+    "rsa_is_ec": key_protobuf(KeyType.RSA, P256),
+    "rsa_is_x25519": key_protobuf(KeyType.RSA, X25519.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)),
+    "rsa_over_the_size": key_protobuf(KeyType.RSA, bytes(1 << 20)),
+    "key_type_9": b"\x08\x09\x12" + varint.prefixed(ED),
+    "key_type_of_two_bytes": b"\x08\x81\x00\x12" + varint.prefixed(ED),
+    "secp256k1_32": key_protobuf(KeyType.SECP256K1, SECP[1:]),
+    "secp256k1_not_on_curve": key_protobuf(KeyType.SECP256K1, b"\x02" + b"\xff" * 32),
+    "secp256k1_hybrid_prefix": key_protobuf(KeyType.SECP256K1, b"\x06" + SECP[1:]),
+    "secp256k1_zero": key_protobuf(KeyType.SECP256K1, bytes(33)),
+    "ed25519_31": key_protobuf(KeyType.ED25519, ED[:31]),
+    "ed25519_33": key_protobuf(KeyType.ED25519, ED + b"\0"),
+    "ed25519_64": key_protobuf(KeyType.ED25519, ED + ED),
+    "ecdsa_p384": key_protobuf(KeyType.ECDSA, ec_spki(ec.SECP384R1())),
+    "ecdsa_secp256k1": key_protobuf(KeyType.ECDSA, ec_spki(ec.SECP256K1())),
+    "ecdsa_compressed": key_protobuf(KeyType.ECDSA, compressed_spki()),
+    "ecdsa_not_on_curve": key_protobuf(KeyType.ECDSA, P256[:-1] + bytes((P256[-1] ^ 1,))),
+    "ecdsa_garbage": key_protobuf(KeyType.ECDSA, bytes(91)),
+    "trailing_bytes": key_protobuf(KeyType.ED25519, ED) + b"\0",
+    "two_data_fields": key_protobuf(KeyType.ED25519, ED) + b"\x12" + varint.prefixed(ED),
+    "two_type_fields": b"\x08\x01" + key_protobuf(KeyType.ED25519, ED),
+    "length_not_minimal": b"\x08\x01\x12\xa0\x00" + ED,
+    "length_endless": b"\x08\x01\x12" + b"\xff" * 32,
+    "empty": b"",
+    "only_type": b"\x08\x01",
+    "no_length": b"\x08\x01\x12",
+    "open_length": b"\x08\x01\x12\x80",
+}
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_015_keys_are_refused_before_anything_is_verified(name):
+    with pytest.raises(InvalidKey):
+        PublicKey.from_protobuf(HOSTILE[name])
+
+
+@pytest.mark.parametrize(("bits", "exponent"), [(2048, 3), (2048, (1 << 32) - 1), (8192, 65537)])
+def test_rsa_at_the_edge_of_its_bounds(bits, exponent):
+    key = PublicKey(KeyType.RSA, spki(modulus(bits), exponent))
+    assert not key.verify(bytes(bits // 8), b"")
+
+
+@given(st.binary(max_size=200))
+def test_decoding_raises_nothing_else(raw):
+    for decode in (PublicKey.from_protobuf, Identity.from_protobuf):
+        try:
+            key = decode(raw)
+        except InvalidKey:
+            continue
+        assert key.to_protobuf() == raw or isinstance(key, Identity)
+
+
+@given(st.sampled_from(sorted(KEYS)), st.integers(0, 599), st.integers(0, 255))
+def test_one_changed_byte_gives_another_key_or_none(name, at, byte):
+    raw = bytearray.fromhex(KEYS[name]["public_key_protobuf"])
+    raw[at % len(raw)] = byte
+    try:
+        key = PublicKey.from_protobuf(bytes(raw))
+    except InvalidKey:
+        return
+    assert key.to_protobuf() == raw
+
+
+# secp256k1: both libraries, the same bytes, the same verdicts.
+
+BACKENDS = [secp256k1.Cryptography]
+if secp256k1.coincurve is not None:
+    BACKENDS.append(secp256k1.Coincurve)
+SCALARS = st.integers(1, secp256k1.ORDER - 1).map(lambda scalar: scalar.to_bytes(32, "big"))
+
+
+@given(SCALARS, st.binary(max_size=100))
+def test_the_libraries_agree(private, message):
+    results = [(backend.public(private), backend.sign(private, message)) for backend in BACKENDS]
+    assert all(result == results[0] for result in results)
+    public, signature = results[0]
+    _, s = decode_dss_signature(signature)
+    assert s <= secp256k1.ORDER // 2
+    for backend in BACKENDS:
+        assert backend.is_point(public)
+        assert backend.verify(public, signature, message)
+        assert not backend.verify(public, signature, message + b"!")
+
+
+def bad_signatures(good: bytes) -> dict[str, bytes]:
+    r, s = decode_dss_signature(good)
+    return {
+        "high_s": encode_dss_signature(r, secp256k1.ORDER - s),
+        "r_zero": encode_dss_signature(0, s),
+        "s_zero": encode_dss_signature(r, 0),
+        "r_over": encode_dss_signature(r + secp256k1.ORDER, s),
+        "trailing": good + b"\0",
+        "empty": b"",
+        "raw": r.to_bytes(32, "big") + s.to_bytes(32, "big"),
+        "padded_length": b"\x30\x81" + good[1:],
+        "huge": encode_dss_signature(1 << 4000, s),
+    }
+
+
+@pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.__name__)
+def test_signatures_have_one_form(backend):
+    private = b"\x01" * 32
+    public, good = backend.public(private), backend.sign(private, b"m")
+    assert backend.verify(public, good, b"m")
+    for name, bad in bad_signatures(good).items():
+        assert not backend.verify(public, bad, b"m"), name
+    assert not backend.is_point(b"\x02" + b"\xff" * 32)
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["coincurve", "without"])
+def test_the_library_is_chosen_once(there, monkeypatch):
+    if there:
+        pytest.importorskip("coincurve")
+    else:
+        monkeypatch.setitem(sys.modules, "coincurve", None)
+    spec = importlib.util.spec_from_file_location("fresh_secp256k1", secp256k1.__file__)
+    fresh = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fresh)
+    assert fresh.BACKEND.__name__ == ("Coincurve" if there else "Cryptography")
+    private = b"\x02" * 32
+    assert fresh.verify(fresh.public(private), fresh.sign(private, b"m"), b"m")

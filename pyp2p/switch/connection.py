@@ -341,9 +341,9 @@ class Connection:
                     return
                 self.stats.bytes_in += len(data)
                 self._dispatch(self._channel.open(bytes(data)))
-                if self._writer.full:
+                if self._writer.choked:
                     # A peer that makes us answer but does not read: we read no more, and TCP pushes back.
-                    await self._writer.wait_room()
+                    await self._writer.wait_unchoked()
                 while self.muxer.congested and self.broken is None:
                     await self._congestion.park()
         except (RemoteError, NoCommonProtocol) as error:

@@ -66,6 +66,12 @@ class Writer:
         return self.size >= self._limit
 
     @property
+    def choked(self) -> bool:
+        """True when even the answers to what we read pile up. Payload stops at `full`, so two peers that both send in
+        bulk never stop reading because of each other."""
+        return self.size >= 2 * self._limit
+
+    @property
     def idle(self) -> bool:
         """True when nothing is queued and nothing held back."""
         return not (self._backlog or self._running)
@@ -101,9 +107,9 @@ class Writer:
         """Have `waiter` called once the backlog is down to half, or gone."""
         self._waiters.append(waiter)
 
-    async def wait_room(self) -> None:
-        """Wait until the backlog is below the limit, or dropped."""
-        while self.full:
+    async def wait_unchoked(self) -> None:
+        """Wait until answers fit again, or the backlog was dropped."""
+        while self.choked:
             await self._drained.park()
 
     async def wait_idle(self) -> None:

@@ -111,7 +111,7 @@ async def connected(stack: Stack, seed: int = 0) -> AsyncIterator[Ends]:
         made[raw.direction.outbound] = connection
 
     # The deadline only turns a hang into an error.
-    with trio.fail_after(20):
+    with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
             dialed = await transport.dial(listening.address)
             accepted = await listening.accept()

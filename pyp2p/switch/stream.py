@@ -323,12 +323,10 @@ class MuxedStream(trio.abc.HalfCloseableStream):
                 if not sub.fin_sent:
                     self._send_prefix()
                     self.connection.muxer.fin(sub)
-                self._discard()
                 if not sub.fin_received:
                     self.connection.half_closed(self)
                 self.connection.flush()
-            else:
-                self._chunks.clear()
+            self._discard()
             self._wake_both()
             self._forget_if_over()
         await trio.lowlevel.checkpoint()
@@ -337,8 +335,8 @@ class MuxedStream(trio.abc.HalfCloseableStream):
         """End the stream in both directions at once and tell the peer `code`. Never waits; always safe."""
         self._closed = True
         self._prefix = b""
+        self._discard()
         if self._sub.reset_code is None and self.connection.broken is None:
-            self._discard()
             self.connection.muxer.reset(self._sub, code)
             self.connection.flush()
         self._wake_both()
@@ -347,7 +345,7 @@ class MuxedStream(trio.abc.HalfCloseableStream):
     def _discard(self) -> None:
         unread = sum(map(len, self._chunks))
         self._chunks.clear()
-        if unread:
+        if unread and self.connection.broken is None:
             self.connection.credit(self._sub, unread)
 
     def _forget_if_over(self) -> None:

@@ -71,7 +71,7 @@ def parse_multiaddr(value: str | bytes | Multiaddr) -> Multiaddr:
     components, or names a protocol that the table does not have.
     """
     if isinstance(value, str):
-        if len(value) > MAX_TEXT:  # before the cache hashes it
+        if len(value) > MAX_TEXT:  # before anything looks at it
             raise InvalidMultiaddr(f"address of {len(value)} characters is over the limit of {MAX_TEXT}")
         return _from_text(value)
     raw = value.to_bytes() if isinstance(value, Multiaddr) else bytes(value)

@@ -246,9 +246,7 @@ def encode_component(code: int, raw: bytes) -> bytes:
 
 
 def encode_text(text: str) -> bytes:
-    """The bytes of an address in text form, wholly checked; raises `InvalidMultiaddr`."""
-    if len(text) > MAX_TEXT:
-        raise InvalidMultiaddr(f"address of {len(text)} characters is over the limit of {MAX_TEXT}")
+    """The bytes of an address of at most `MAX_TEXT` characters, wholly checked; raises `InvalidMultiaddr`."""
     if not text.isascii() or not text.isprintable():
         at = next(i for i, character in enumerate(text) if not (character.isascii() and character.isprintable()))
         raise InvalidMultiaddr("character that no address has", at)

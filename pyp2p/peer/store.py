@@ -47,7 +47,7 @@ class StoreLimits:
     left_peers: int = 5_000  # peers that were connected once: least recently used out first
     strangers: int = 5_000  # peers never connected: a million fresh keys must not push out those we met
     bytes: int = 16 * 1024 * 1024  # of each of the two tables: the counts above, times the largest of everything
-    protocols: int = 1_000  # per connected peer
+    protocols: int = 1_000  # per peer; dropped when it leaves
     agent: int = 256  # characters
     kept_ttl: float = 3600.0  # after the peer left
     record_ttl: float = 3600.0  # a certified record of a peer that is not connected
@@ -90,7 +90,7 @@ class _Peer:
     agent: str = ""
     tags: dict[str, int] = field(default_factory=dict)
     protections: dict[str, None] = field(default_factory=dict)
-    connections: int = 0
+    here: bool = False
     met: bool = False
     weight: int = 0
     table: _Table | None = None
@@ -98,7 +98,13 @@ class _Peer:
     def weigh(self) -> int:
         """About how many bytes it takes."""
         addresses = sum(len(address.to_bytes()) + 300 for address in self.addresses)
-        return 500 + addresses + len(self.record or b"") + len(self.agent)
+        protocols = sum(len(name) + 60 for name in self.protocols)
+        return 500 + addresses + protocols + len(self.record or b"") + len(self.agent)
+
+    @property
+    def empty(self) -> bool:
+        """True when nothing would be lost with it."""
+        return not (self.addresses or self.record or self.protocols or self.agent or self.tags)
 
 
 class _Table:
@@ -234,50 +240,48 @@ class PeerStore:
                 self._expire(state, now)
                 if state.addresses:
                     found.append(peer)
-                elif table is self._strangers:
+                elif state.empty and table is self._strangers:
                     table.take(peer)
         return found
 
     def connected(self, peer: PeerId) -> None:
-        """A connection to the peer was made: nothing of it expires now. Called once for each connection."""
+        """There is a connection to the peer (once more is harmless): nothing of it expires or is pushed out now."""
         state = self._find(peer) or _Peer()
-        state.connections += 1
-        state.met = True
+        state.here = state.met = True
         self._place(peer, state)
 
     def disconnected(self, peer: PeerId, now: float) -> None:
-        """A connection ended. With the last one the best 20 addresses stay for an hour, the protocols are dropped."""
+        """The last connection ended: the best 20 addresses stay for an hour, the protocols are dropped."""
         state = self._connected.peers.get(peer)
         if state is None:
             return
-        state.connections -= 1
-        if not state.connections:
-            state.protocols = ()
-            best = sorted(state.addresses.items(), key=lambda item: item[1].source)[: self._limits.kept]
-            state.addresses = dict(best)
-            for known in state.addresses.values():
-                known.expires = max(known.expires, now + self._limits.kept_ttl)
+        state.here = False
+        state.protocols = ()
+        best = sorted(state.addresses.items(), key=lambda item: item[1].source)[: self._limits.kept]
+        state.addresses = dict(best)
+        for known in state.addresses.values():
+            known.expires = max(known.expires, now + self._limits.kept_ttl)
         self._place(peer, state)
 
     def set_protocols(self, peer: PeerId, protocols: Iterable[str]) -> None:
-        """Replace what a connected peer speaks; the first 1,000. Ignored when it is not connected."""
-        state = self._connected.peers.get(peer)
-        if state is not None:
-            state.protocols = tuple(dict.fromkeys(protocols))[: self._limits.protocols]
+        """Replace what the peer speaks; the first 1,000."""
+        state = self._find(peer) or _Peer()
+        state.protocols = tuple(dict.fromkeys(protocols))[: self._limits.protocols]
+        self._place(peer, state)
 
     def protocols(self, peer: PeerId) -> tuple[str, ...]:
-        """What a connected peer speaks; nothing when it is not connected or did not say yet."""
-        state = self._connected.peers.get(peer)
+        """What the peer speaks; nothing when it left or did not say yet."""
+        state = self._find(peer)
         return () if state is None else state.protocols
 
     def set_agent(self, peer: PeerId, agent: str) -> None:
-        """Remember the software of a peer that is in the store, cut to 256 characters. It is the peer's own text."""
-        state = self._find(peer)
-        if state is not None:
-            state.agent = agent[: self._limits.agent]
+        """Remember the software that a peer says to run, cut to 256 characters: its own text, to be escaped."""
+        state = self._find(peer) or _Peer()
+        state.agent = agent[: self._limits.agent]
+        self._place(peer, state)
 
     def agent(self, peer: PeerId) -> str:
-        """The software it says to run; empty when unknown."""
+        """The software that the peer says to run; empty when unknown."""
         state = self._find(peer)
         return "" if state is None else state.agent
 
@@ -318,8 +322,8 @@ class PeerStore:
         """Remove what is known of a peer; of one that is connected, what was learnt so far."""
         for table in self._tables:
             state = table.take(peer)
-            if state is not None and state.connections:
-                self._place(peer, _Peer(connections=state.connections, met=True))
+            if state is not None and state.here:
+                self._place(peer, _Peer(here=True, met=True))
 
     def __len__(self) -> int:
         return sum(len(table.peers) for table in self._tables)
@@ -335,7 +339,7 @@ class PeerStore:
         """Into the table that its standing asks for, as the one used last."""
         if state.table is not None:
             state.table.take(peer)
-        if state.connections:
+        if state.here:
             self._connected.put(peer, state)
         elif state.protections:
             self._protected.put(peer, state)
@@ -346,7 +350,7 @@ class PeerStore:
 
     @staticmethod
     def _expire(state: _Peer, now: float) -> None:
-        if not state.connections:
+        if not state.here:
             for address in [address for address, known in state.addresses.items() if known.expires <= now]:
                 del state.addresses[address]
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from multiaddr import Multiaddr
 
 from pyp2p.errors import InvalidMultiaddr, LocalProtocolError
+from pyp2p.peer import address as address_module
 from pyp2p.peer.address import (
     AddressKind,
     canonical,
@@ -152,6 +153,7 @@ LONG = {
     "circuit_25": "/p2p-circuit" * 25,
     "one_mib": "/ip4/" + "1" * (1 << 20),
     "slashes": "/" * (1 << 20),
+    "slashes_after_a_good_one": "/ip4/1.2.3.4" + "/" * 2048,
     "p2p_20000": "/p2p/" + "1" * 20_000,
     "p2p_2000": "/p2p/" + "1" * 2_000,
     "certhash_2000": "/certhash/z" + "1" * 2_000,
@@ -188,6 +190,10 @@ def test_hostile_058_texts(given_text):
         "length_of_10_bytes": "35" + "ff" * 10,
         "zero_length_name": "3500",
         "zero_length_peer": "a50300",
+        "zero_length_http_path": "e10300",
+        "zero_length_garlic64": "be0300",
+        "zero_length_garlic32": "bf0300",
+        "garlic32_of_33": "bf0321" + "00" * 33,
         "zero_length_certhash": "d20300",
         "certhash_no_digest": "d203021200",
         "certhash_cut": "d203031220aa",
@@ -204,7 +210,7 @@ def test_hostile_058_texts(given_text):
         "path_not_ascii": "9003032fc3a9",
         "http_path_not_utf8": "e10301ff",
         "components_25": "a202" * 25,
-        "bytes_1025": "3500" * 513,
+        "bytes_1280": ("35fd01" + "61" * 63 + ("2e" + "61" * 63) * 2 + "2e" + "61" * 61) * 5,
         "one_mib": "04" * (1 << 20),
     }.items(),
     ids=lambda item: item[0],
@@ -263,6 +269,8 @@ def test_changed_addresses_raise_nothing_else(parts, data):
 def test_the_caches_are_bounded():
     for port in range(1, 5000):
         parse_multiaddr(f"/ip4/192.0.2.1/tcp/{port}")
+    for cache in (address_module._decoded, address_module._from_text):
+        assert cache.cache_info().currsize <= 2048
     assert parse_multiaddr("/ip4/192.0.2.1/tcp/1") is parse_multiaddr(b"\x04\xc0\x00\x02\x01\x06\x00\x01")
 
 

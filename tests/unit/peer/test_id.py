@@ -122,6 +122,22 @@ def test_hostile_055_texts(text):
 
 
 @pytest.mark.hostile
+@pytest.mark.parametrize("start", ["1", "Qm", "z", "12D3Koo"])
+def test_hostile_055_long_texts_never_reach_the_library(start, monkeypatch):
+    asked: list[int] = []
+    decode = base58.b58decode
+    monkeypatch.setattr(base58, "b58decode", lambda text: asked.append(len(text)) or decode(text))
+    for length in (128, 129, 1_000, 100_000):
+        with pytest.raises(InvalidPeerId):
+            PeerId.parse(start + "1" * (length - len(start)))
+    assert all(length <= 128 for length in asked) and len(asked) == 1
+    for base in "zk":
+        with pytest.raises(ValueError):
+            multibase.decode(base + "1" * 129)
+    assert len(asked) == 1
+
+
+@pytest.mark.hostile
 @pytest.mark.parametrize(
     "raw",
     {

@@ -164,15 +164,25 @@ def ec_spki(curve: ec.EllipticCurve) -> bytes:
 
 
 def compressed_spki() -> bytes:
-    """A valid SubjectPublicKeyInfo in the form that we never emit, padded to the length of the one we do."""
+    """A key on P-256 in a valid form that nobody emits."""
     point = ec.derive_private_key(7, ec.SECP256R1()).public_key()
-    return ec_spki(ec.SECP256R1())[:26] + point.public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
+    compressed = point.public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
+    algorithm = bytes.fromhex("301306072a8648ce3d020106082a8648ce3d030107")
+    return b"\x30\x39" + algorithm + b"\x03\x22\x00" + compressed
 
 
 ED = bytes.fromhex(KEYS["ed25519"]["public_data"])
 SECP = bytes.fromhex(KEYS["secp256k1"]["public_data"])
 P256 = bytes.fromhex(KEYS["ecdsa"]["public_data"])
 RSA = bytes.fromhex(KEYS["rsa"]["public_data"])
+
+
+def rsa_without_null() -> bytes:
+    """The algorithm without its NULL: readable, and not what anybody emits."""
+    inner = b"\x30\x0b" + RSA[6:17] + RSA[19:]
+    return b"\x30\x82" + len(inner).to_bytes(2, "big") + inner
+
+
 X25519 = x25519.X25519PrivateKey.from_private_bytes(bytes(32)).public_key()
 
 HOSTILE = {
@@ -183,6 +193,7 @@ HOSTILE = {
     "rsa_exponent_2048_bits": key_protobuf(KeyType.RSA, spki(modulus(2048), modulus(2048) - 2)),
     "rsa_exponent_33_bits": key_protobuf(KeyType.RSA, spki(modulus(2048), (1 << 32) | 1)),
     "rsa_trailing": key_protobuf(KeyType.RSA, RSA + b"\0"),
+    "rsa_without_null": key_protobuf(KeyType.RSA, rsa_without_null()),
     "rsa_empty": key_protobuf(KeyType.RSA, b""),
     "rsa_is_ec": key_protobuf(KeyType.RSA, P256),
     "rsa_is_x25519": key_protobuf(KeyType.RSA, X25519.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)),
@@ -218,6 +229,11 @@ HOSTILE = {
 def test_hostile_015_keys_are_refused_before_anything_is_verified(name):
     with pytest.raises(InvalidKey):
         PublicKey.from_protobuf(HOSTILE[name])
+
+
+def test_bounds_hold_without_a_protobuf_too():
+    with pytest.raises(InvalidKey):
+        PublicKey(KeyType.RSA, bytes(1 << 20))
 
 
 @pytest.mark.parametrize(("bits", "exponent"), [(2048, 3), (2048, (1 << 32) - 1), (8192, 65537)])

@@ -54,8 +54,6 @@ def test_an_empty_store():
     assert store.record(A) is None
     store.disconnected(A, 0)
     store.forget(A)
-    store.set_protocols(A, ["/x"])
-    store.set_agent(A, "x")
     assert store.peers(0) == []
 
 
@@ -206,16 +204,24 @@ def test_nothing_expires_while_connected_and_the_best_stay():
     assert found(store, now=150) == []
 
 
-def test_two_connections_to_one_peer():
+def test_connected_twice_is_connected():
     store = PeerStore()
     store.connected(A)
     store.connected(A)
     store.set_protocols(A, ["/x"])
-    store.disconnected(A, 0)
     assert store.protocols(A) == ("/x",) and store.peers(0) == [A]
     store.disconnected(A, 0)
     store.disconnected(A, 0)
     assert store.protocols(A) == () and store.peers(0) == [] and len(store) == 1
+
+
+def test_what_a_peer_says_before_it_is_admitted_is_kept():
+    store = PeerStore()
+    store.set_protocols(A, ["/x"])
+    store.set_agent(A, "agent")
+    assert store.peers(0) == []
+    store.connected(A)
+    assert store.protocols(A) == ("/x",) and store.agent(A) == "agent"
 
 
 def test_protocols_and_agent_are_replaced_and_cut():
@@ -374,7 +380,7 @@ class Churn(RuleBasedStateMachine):
         self.limits = StoreLimits(own_claims=6, discovered=2, observed=2, kept=3, left_peers=3, strangers=3, bytes=9000)
         self.store = PeerStore(self.limits)
         self.now = 0.0
-        self.open: dict[int, int] = {}
+        self.open: dict[PeerId, None] = {}
 
     peers = st.integers(0, 9)
 
@@ -391,12 +397,12 @@ class Churn(RuleBasedStateMachine):
 
     @rule(n=peers)
     def come(self, n):
-        self.open[n] = self.open.get(n, 0) + 1
+        self.open[peer(n)] = None
         self.store.connected(peer(n))
 
     @rule(n=peers)
     def go(self, n):
-        self.open[n] = max(0, self.open.get(n, 0) - 1)
+        self.open.pop(peer(n), None)
         self.store.disconnected(peer(n), self.now)
 
     @rule(n=peers, seconds=st.floats(0, 5))
@@ -422,8 +428,7 @@ class Churn(RuleBasedStateMachine):
             assert table.limit is None or table.bytes <= limits.bytes
             for state in table.peers.values():
                 assert state.table is table and len(state.addresses) <= limits.own_claims
-        here = sorted(peer(n) for n, count in self.open.items() if count)
-        assert sorted(store._connected.peers) == here
+        assert sorted(store._connected.peers) == sorted(self.open)
 
 
 TestChurn = Churn.TestCase

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable
 
@@ -11,14 +12,16 @@ from pyp2p.transports.base import Listener, RawConn
 
 logger = logging.getLogger("pyp2p.accept")
 
-_FIRST_PAUSE = 0.05  # after an error that may pass (EMFILE, ENFILE, ENOBUFS, ECONNABORTED), doubling
+_EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+_FIRST_PAUSE = 0.05  # when the system has run out of something; doubles while that lasts
 _LONGEST_PAUSE = 1.0
 
 
 async def accept_loop(listener: Listener, accepted: Callable[[RawConn], None]) -> None:
     """Give every raw connection to `accepted` (which does not wait) until the listener is closed or we are cancelled.
 
-    An `OSError` of accepting pauses the loop, it never ends it; one log line per pause that has doubled.
+    An `OSError` of accepting never ends the loop: one of a single connection (ECONNABORTED) is passed over, exhaustion
+    (EMFILE) pauses it. One log line per pause that has doubled.
     """
     pause = 0.0
     while True:
@@ -27,6 +30,10 @@ async def accept_loop(listener: Listener, accepted: Callable[[RawConn], None]) -
         except trio.ClosedResourceError:
             return
         except OSError as error:
+            if error.errno not in _EXHAUSTED:
+                logger.debug("accept failed addr=%s error=%s", listener.address, error.strerror)
+                await trio.lowlevel.checkpoint()
+                continue
             longer = min(max(pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
             if longer > pause:
                 logger.warning("accept paused addr=%s seconds=%s error=%s", listener.address, longer, error.strerror)

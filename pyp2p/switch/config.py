@@ -38,8 +38,6 @@ class Limits:
     write_backlog: int = 512 * 1024  # bytes queued to one connection before senders wait
     dial_addresses: int = 25  # addresses tried for one peer: poisoned address books
     dial_peers: int = 128  # peers being dialled at once
-    rejecters: int = 32  # connections being closed politely at once; beyond: closed at once
-    reserved_fds: int = 16  # accepting pauses when fewer are free
     event_queue: int = 16  # events a slow subscriber may lag before it slows the emitter
     listeners: int = 64
     muxer: MuxerLimits = field(default_factory=MuxerLimits)

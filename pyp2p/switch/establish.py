@@ -47,6 +47,7 @@ from pyp2p.transports.base import RawConn
 
 logger = logging.getLogger("pyp2p.switch")
 
+_TELLTALE = (IDENTIFY_PROTOCOL, PUSH_PROTOCOL)  # an isolated connection does not say who and where we are
 AGENT_PREFIX = "pyp2p/"
 _DRAIN_GRACE = 2.0  # seconds a duplicate stays after its last stream: one opened in the race completes
 
@@ -325,7 +326,7 @@ class Establisher:
 
     def _on_stream(self, peering: Peering, stream: MuxedStream) -> None:
         mounted = self._table.lookup(stream.protocol)
-        if mounted is None:
+        if mounted is None or (peering.isolated and mounted.protocol in _TELLTALE):
             stream.reset()
         elif self._must_wait(peering, mounted):
             if len(peering.parked) >= self._config.limits.parked_streams:

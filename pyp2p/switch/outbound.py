@@ -162,7 +162,7 @@ class Outbound:
         except (P2PError, OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             trace.finish(trio.current_time())
             attempts.append(Attempt(name, trace.stage if began else Stage.CONNECT, error, trace))
-            if began:
+            if began and not target.isolated:
                 self._backoff.failed(name, trio.current_time())
             return None
         except trio.Cancelled:

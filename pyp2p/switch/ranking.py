@@ -6,7 +6,7 @@ is tried early, but the better way gets a head start so that the worse one is se
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from multiaddr import Multiaddr
 
@@ -17,7 +17,7 @@ TCP_AFTER_QUIC = 0.25  # TCP waits that long for QUIC, on public addresses
 TCP_AFTER_QUIC_PRIVATE = 0.03  # a local network answers at once
 RELAY_DELAY = 0.5  # a relayed address waits for the direct ones
 
-_NEVER_FROM_REMOTE = frozenset(("1", "7", "9", "19", "22", "23", "25", "53", "110", "111", "143", "445", "465", "587"))
+_NEVER_TOLD = frozenset(("1", "7", "9", "19", "22", "23", "25", "53", "110", "111", "143", "445", "465", "587"))
 
 
 def rank(addresses: Iterable[Multiaddr]) -> list[tuple[float, Multiaddr]]:
@@ -66,12 +66,12 @@ def _is_relayed(address: Multiaddr) -> bool:
     return any(part.name == "p2p-circuit" for part in components(address))
 
 
-def dialable_claim(address: Multiaddr, remote: Multiaddr) -> bool:
-    """True when an address that the peer at `remote` claims may be dialled without harm to others.
+def dialable_claim(address: Multiaddr, own: Sequence[Multiaddr]) -> bool:
+    """True when an address that others told us may be dialled without harm; `own` are our listen addresses.
 
-    Never: unspecified, multicast or broadcast addresses, port 0, ports of well-known other services. Loopback only
-    when the peer itself is on loopback, private addresses only when it is on a private or loopback address: a stranger
-    must not make us scan our own network.
+    Never: unspecified, multicast or broadcast addresses, port 0, ports of well-known other services. Loopback only for
+    a node that listens on loopback or not at all, private addresses not for a node on a public address: strangers must
+    not make us scan our own machine and network.
     """
     ip = ip_of(address)
     if ip is None:
@@ -79,8 +79,8 @@ def dialable_claim(address: Multiaddr, remote: Multiaddr) -> bool:
     if is_unspecified(address) or ip.is_multicast or str(ip) == "255.255.255.255":
         return False
     parts = components(address)
-    if len(parts) < 2 or parts[1].value == "0" or parts[1].value in _NEVER_FROM_REMOTE:
+    if len(parts) < 2 or parts[1].value == "0" or parts[1].value in _NEVER_TOLD:
         return False
     if is_loopback(address):
-        return is_loopback(remote)
-    return is_public(address) or is_loopback(remote) or is_private(remote)
+        return not own or any(is_loopback(mine) for mine in own)
+    return not is_private(address) or not any(is_public(mine) for mine in own)

@@ -52,6 +52,7 @@ from pyp2p.switch.handlers import Handler, Matcher, Mounted, ProtocolTable, prot
 from pyp2p.switch.limits import Budget, ConnectionLimits, Ticket
 from pyp2p.switch.loglimit import LogLimiter
 from pyp2p.switch.outbound import Outbound, Target
+from pyp2p.switch.ranking import dialable_claim
 from pyp2p.switch.service import Service
 from pyp2p.switch.stream import MuxedStream
 from pyp2p.switch.upgrade import Stacks
@@ -333,7 +334,10 @@ class Switch:
                 raise ValueError(f"address {text(address)} is of peer {named}, not {peer}")
             found[address] = None
         if peer is not None:
-            found.update(dict.fromkeys(self.peers.addresses(peer, trio.current_time())))
+            own = self.addresses
+            for told in self.peers.addresses(peer, trio.current_time()):
+                if dialable_claim(told, own):
+                    found[split_peer(told)[0]] = None
         return Target(peer, tuple(found), isolated, ignore_backoff)
 
     async def _run_dial(self, key: object, shared: Shared[Connection], target: Target) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import socket
 from contextlib import suppress
 
@@ -21,6 +22,7 @@ from pyp2p.peer.address import AddressKind, components, parse_multiaddr
 from pyp2p.transports.base import RawConn
 
 BACKLOG = 1024  # connections that the kernel completes before we accept them; the kernel caps it further
+RESERVED_FDS = 16  # a flood of connections must leave room for files, resolvers and our own dials
 _DRAIN_READS = 16  # closing reads at most this often what the peer sent in vain: a flood must not keep us closing
 
 _TEXTS = {
@@ -207,9 +209,10 @@ class TcpStream(RawStream):
 class TcpListener:
     """A listening socket."""
 
-    def __init__(self, sock: socket.socket, zone: str | None = None) -> None:
+    def __init__(self, sock: socket.socket, zone: str | None = None, reserved_fds: int = 0) -> None:
         """Takes over a bound, listening socket; `zone` names the interface of a link-local address."""
         self._socket = sock
+        self._reserved_fds = reserved_fds
         self._zone = zone
         self._accepting = False
         self._address = _multiaddr(sock.getsockname(), zone)
@@ -241,7 +244,15 @@ class TcpListener:
                 await trio.lowlevel.cancel_shielded_checkpoint()  # the connection must not be lost now
         finally:
             self._accepting = False
+        self._keep_reserve(sock)
         return _raw_conn(sock, remote, Direction.INBOUND)
+
+    def _keep_reserve(self, sock: socket.socket) -> None:
+        """The system gives the lowest free descriptor: a high one means that few are left for files and dials."""
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if limit != resource.RLIM_INFINITY and sock.fileno() >= limit - self._reserved_fds:
+            sock.close()
+            raise OSError(errno.EMFILE, _TEXTS[errno.EMFILE])
 
     async def aclose(self) -> None:
         """Stop listening; connections that nobody accepted are reset."""
@@ -256,9 +267,13 @@ class Tcp:
 
     name = "tcp"
 
-    def __init__(self, backlog: int = BACKLOG) -> None:
-        """`backlog` bounds the connections that wait for `accept` in the kernel."""
+    def __init__(self, backlog: int = BACKLOG, reserved_fds: int = RESERVED_FDS) -> None:
+        """`backlog` bounds the connections that wait for `accept` in the kernel.
+
+        `reserved_fds` file descriptors are left free by accepting: `accept` raises `OSError` (EMFILE) instead.
+        """
         self._backlog = backlog
+        self._reserved_fds = reserved_fds
 
     def handles(self, address: Multiaddr) -> bool:
         """True for a numeric IP address (with a zone or without) and a TCP port, and nothing after it."""

@@ -320,7 +320,7 @@ class Tcp:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             sock.bind(target)
             sock.listen(self._backlog)
-            listener = TcpListener(sock, zone)
+            listener = TcpListener(sock, zone, self._reserved_fds)
             await trio.lowlevel.checkpoint()
         except BaseException:
             sock.close()

@@ -46,6 +46,15 @@ _NAMES = ("dns", "dns4", "dns6", "dnsaddr")
 _LOCAL_NAMES = ("localhost", "local", "internal", "home.arpa")
 
 
+class _Checked(Multiaddr):
+    """A checked address, which prints by our table: the library raises, in logs too, for protocols it does not know."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return text(self)
+
+
 @dataclass(frozen=True, slots=True)
 class _Decoded:
     address: Multiaddr
@@ -56,7 +65,7 @@ class _Decoded:
 @lru_cache(maxsize=_CACHED)
 def _decoded(raw: bytes) -> _Decoded:
     parts = decode_bytes(raw)
-    return _Decoded(Multiaddr(raw), parts, join_text(parts))
+    return _Decoded(_Checked(raw), parts, join_text(parts))
 
 
 @lru_cache(maxsize=_CACHED)

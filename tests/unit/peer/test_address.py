@@ -1,6 +1,8 @@
 """The strict way in for addresses, and what is read from them."""
 
+import copy
 import ipaddress
+import pickle
 
 import pytest
 from hypothesis import given
@@ -92,12 +94,21 @@ def test_the_table_has_every_protocol(protocol):
     if protocol["size_bits"] == 0:
         (part,) = components(parse_multiaddr(code))
         assert (part.name, part.code, part.value, part.raw) == (protocol["name"], protocol["code"], "", b"")
+        assert repr(parse_multiaddr(code)) == f"<Multiaddr /{protocol['name']}>"
     else:
         with pytest.raises(InvalidMultiaddr):  # its value is missing, at the place where it should be
             parse_multiaddr("/" + protocol["name"])
         with pytest.raises(InvalidMultiaddr) as caught:
             parse_multiaddr(code)
         assert caught.value.position == len(code)
+
+
+def test_a_checked_address_is_a_multiaddr_like_any_other():
+    address = parse_multiaddr("/ip4/1.2.3.4/tcp/9")
+    assert isinstance(address, Multiaddr)
+    assert address == Multiaddr("/ip4/1.2.3.4/tcp/9") and hash(address) == hash(Multiaddr("/ip4/1.2.3.4/tcp/9"))
+    assert str(address.encapsulate(Multiaddr("/ws"))) == "/ip4/1.2.3.4/tcp/9/ws"
+    assert str(copy.copy(address)) == str(pickle.loads(pickle.dumps(address))) == str(address)
 
 
 # Where it goes wrong.

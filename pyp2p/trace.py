@@ -30,6 +30,7 @@ class Stage(enum.Enum):
 _ORDER = {stage: position for position, stage in enumerate(Stage)}
 
 MAX_STEPS = 64  # a trace lives as long as its connection: a peer must not be able to make it grow
+MAX_FLIGHTS = 16  # of one step
 
 
 @dataclass(slots=True)
@@ -43,9 +44,28 @@ class Step:
     bytes_out: int = 0
     bytes_in: int = 0
     waits: int = 0
+    flights: list[tuple[float, int]] = field(default_factory=list)  # when, and bytes: out > 0, in < 0
+
+    def sent(self, size: int, now: float, wait: bool = True) -> None:
+        """So many bytes left; `wait`: we then have to wait for the peer."""
+        self.bytes_out += size
+        self.waits += wait
+        self._flight(now, size)
+
+    def received(self, size: int, now: float) -> None:
+        """So many bytes came."""
+        self.bytes_in += size
+        self._flight(now, -size)
+
+    def _flight(self, now: float, size: int) -> None:
+        if len(self.flights) < MAX_FLIGHTS:
+            self.flights.append((now, size))
 
     def as_json(self, origin: float) -> dict[str, object]:
-        """The step as `{stage, detail, ms, bytes_out, bytes_in}`, `at_ms` counted from `origin` (monotonic seconds)."""
+        """The step as `{stage, detail, at_ms, ms, bytes_out, bytes_in, flights}`; `at_ms` counts from `origin`.
+
+        `flights` are the writes and reads of a negotiation in their order, each `{ms, out}` or `{ms, in}`.
+        """
         ended = self.started if self.ended is None else self.ended
         return {
             "stage": self.stage.value,
@@ -54,6 +74,10 @@ class Step:
             "ms": round((ended - self.started) * 1000, 3),
             "bytes_out": self.bytes_out,
             "bytes_in": self.bytes_in,
+            "flights": [
+                {"ms": round((at - origin) * 1000, 3), "out" if size > 0 else "in": abs(size)}
+                for at, size in self.flights
+            ],
         }
 
 

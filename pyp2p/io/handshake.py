@@ -11,6 +11,8 @@ import enum
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
+import trio
+
 from pyp2p.errors import P2PError, RemoteClosed
 from pyp2p.io.stream import RawStream
 from pyp2p.trace import Trace
@@ -122,19 +124,18 @@ async def drive(
     """
     out = outbox
     if inbox:
-        trace.current.bytes_in += len(inbox)
+        trace.current.received(len(inbox), trio.current_time())
         _feed(core, stream, inbox, out)
     out += core.take_output()
     while not core.done:
         if out:
             await stream.send_all(out)
-            trace.current.bytes_out += len(out)
-            trace.current.waits += 1
+            trace.current.sent(len(out), trio.current_time())
             out = b""
         data = await stream.receive_some(READ_SIZE)
         if not data:
             raise RemoteClosed(f"the peer closed the connection during {trace.stage.value}")
-        trace.current.bytes_in += len(data)
+        trace.current.received(len(data), trio.current_time())
         _feed(core, stream, bytes(data), b"")
         out = core.take_output()
     return core.result, core.leftover, out

@@ -33,7 +33,7 @@ from pyp2p.switch.establish import Establisher, Peering
 from pyp2p.switch.gater import ConnectionGater
 from pyp2p.switch.limits import ConnectionLimits, Ticket
 from pyp2p.switch.ranking import rank
-from pyp2p.trace import Stage, Trace
+from pyp2p.trace import Stage, Step, Trace
 from pyp2p.transports.base import Transport
 from pyp2p.transports.dns import Resolver, needs_resolving, resolve_all
 
@@ -97,7 +97,7 @@ class Outbound:
         plan = rank(usable)[: self._config.limits.dial_addresses]
 
         async def attempt(address: Multiaddr) -> tuple[Peering, Ticket] | None:
-            return await self._attempt(target, address, attempts)
+            return await self._attempt(target, address, resolved[address], attempts)
 
         return await hedge(plan, attempt, self._discard)
 
@@ -106,8 +106,9 @@ class Outbound:
         ticket.release()
         self._establisher.close_soon(peering.connection)
 
-    async def _resolve(self, target: Target, attempts: list[Attempt]) -> list[Multiaddr]:
-        resolved: dict[Multiaddr, None] = {}
+    async def _resolve(self, target: Target, attempts: list[Attempt]) -> dict[Multiaddr, Step | None]:
+        """The addresses behind the target's, each with the step that resolved it (None: it was no name)."""
+        resolved: dict[Multiaddr, Step | None] = {}
         for address in target.addresses:
             if not needs_resolving(address):
                 resolved[address] = None
@@ -118,12 +119,13 @@ class Outbound:
             try:
                 with trio.fail_after(seconds):
                     for found in await resolve_all(address, self._resolver, target.peer):
-                        resolved[split_peer(found)[0]] = None
+                        trace.finish(trio.current_time())
+                        resolved.setdefault(split_peer(found)[0], trace.current)
             except trio.TooSlowError:
                 attempts.append(Attempt(text(address), Stage.RESOLVE, StageTimeout(Stage.RESOLVE, seconds), trace))
             except ResolveError as error:
                 attempts.append(Attempt(text(address), Stage.RESOLVE, error, trace))
-        return list(resolved)
+        return resolved
 
     def _may_dial(self, target: Target, address: Multiaddr, attempts: list[Attempt]) -> bool:
         error: P2PError | None = None
@@ -146,9 +148,9 @@ class Outbound:
         return next((transport for transport in self._transports if transport.handles(address)), None)
 
     async def _attempt(
-        self, target: Target, address: Multiaddr, attempts: list[Attempt]
+        self, target: Target, address: Multiaddr, resolve: Step | None, attempts: list[Attempt]
     ) -> tuple[Peering, Ticket] | None:
-        trace = Trace()
+        trace = Trace() if resolve is None else Trace([resolve], resolve)
         name = text(address)
         began = False
         try:

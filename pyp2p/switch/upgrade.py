@@ -160,7 +160,7 @@ async def _choose_muxer(
     if raw.direction.outbound and len(names) == 1:
         dialer = Dialer(names)
         unsent += channel.seal([dialer.take_output()])
-        trace.current.bytes_out += len(unsent)
+        trace.current.sent(len(unsent), now, wait=False)
         return offers[names[0]], dialer, b"".join(channel.open(leftover)), unsent
     select: Handshake[str] = Dialer(names) if raw.direction.outbound else Listener(offers.__contains__, lambda: names)
     sealed: Handshake[str] = Sealed(channel, select)

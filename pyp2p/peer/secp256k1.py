@@ -29,17 +29,15 @@ _SIGN = ec.ECDSA(SHA256(), deterministic_signing=True)
 _VERIFY = ec.ECDSA(SHA256())
 
 
-def _strict(signature: bytes) -> tuple[int, int] | None:
-    """r and s of a minimal DER signature with 0 < r < n and 0 < s <= n/2; None for anything else."""
+def _strict(signature: bytes) -> bool:
+    """Whether it is minimal DER (`decode_dss_signature` takes no other) with 0 < r < n and 0 < s <= n/2."""
     if len(signature) > _MAX_SIGNATURE:
-        return None
+        return False
     try:
         r, s = decode_dss_signature(signature)
     except ValueError:
-        return None
-    if not (0 < r < ORDER and 0 < s <= ORDER // 2) or encode_dss_signature(r, s) != signature:
-        return None
-    return r, s
+        return False
+    return 0 < r < ORDER and 0 < s <= ORDER // 2
 
 
 class Cryptography:
@@ -70,7 +68,7 @@ class Cryptography:
     @staticmethod
     def verify(public: bytes, signature: bytes, message: bytes) -> bool:
         """Whether a signature of the strict form is right for a point of the curve."""
-        if _strict(signature) is None:
+        if not _strict(signature):
             return False
         try:
             ec.EllipticCurvePublicKey.from_encoded_point(_CURVE, public).verify(signature, message, _VERIFY)
@@ -104,7 +102,7 @@ class Coincurve:
     @staticmethod
     def verify(public: bytes, signature: bytes, message: bytes) -> bool:
         """As `Cryptography.verify`."""
-        return _strict(signature) is not None and coincurve.PublicKey(public).verify(signature, message)
+        return _strict(signature) and coincurve.PublicKey(public).verify(signature, message)
 
 
 Backend = type[Cryptography] | type[Coincurve]

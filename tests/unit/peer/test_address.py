@@ -128,6 +128,7 @@ def test_a_checked_address_is_a_multiaddr_like_any_other():
         ("/ip4/1.2.3.4\x1b[0m", 12),
         ("/dns4/b\u00fccher.example/tcp/1", 7),
         ("ip4/1.2.3.4", 0),
+        ("/p2p-circuit" * 25, 288),
     ],
 )
 def test_the_position_in_a_text(given_text, position):

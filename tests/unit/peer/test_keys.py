@@ -295,6 +295,10 @@ def bad_signatures(good: bytes) -> dict[str, bytes]:
         "empty": b"",
         "raw": r.to_bytes(32, "big") + s.to_bytes(32, "big"),
         "padded_length": b"\x30\x81" + good[1:],
+        "padded_integer": b"\x30" + bytes((good[1] + 1, 2, good[3] + 1, 0)) + good[4:],
+        "negative_integer": good[:4] + bytes((good[4] | 0x80,)) + good[5:],
+        "endless_length": b"\x30\x80" + good[2:] + b"\0\0",
+        "more_inside": bytes((0x30, good[1] + 3)) + good[2:] + b"\x02\x01\x01",
         "huge": encode_dss_signature(1 << 4000, s),
     }
 

@@ -130,7 +130,7 @@ class Connection:
         self._handlers = 0
         self._closing = False
         self._remote_goaway: int | None = None
-        self._corked = False
+        self._corked = self._rtt_asked = False
         self._held: list[MuxedStream] = []
         self._writer = Writer(
             raw.stream, limits.write_backlog, held=self._holds_back, release=self._uncork, failed=self._lost
@@ -464,7 +464,12 @@ class Connection:
 
     def credit(self, sub: SubStream, count: int) -> None:
         """The application took `count` bytes."""
-        if self.muxer.consumed(sub, count, trio.current_time()):
+        now = trio.current_time()
+        if self.muxer.consumed(sub, count, now):
+            if self.rtt is None and self.muxer.pings and not self._rtt_asked:
+                # The first bulk transfer: how far its window may grow depends on the round-trip time.
+                self._rtt_asked = True
+                self.muxer.ping(now)
             self.flush()
         if self._congestion:
             self._congestion.unpark_all()

@@ -39,20 +39,25 @@ async def hedge(
             running -= 1
             changed.set()
 
-    async with trio.open_nursery() as nursery:
-        for delay, address in plan:
-            while running and not winner and trio.current_time() < started + delay:
+    try:
+        async with trio.open_nursery() as nursery:
+            for delay, address in plan:
+                while running and not winner and trio.current_time() < started + delay:
+                    changed = trio.Event()
+                    with trio.move_on_at(started + delay):
+                        await changed.wait()
+                if winner:
+                    break
+                running += 1
+                nursery.start_soon(run, address)
+            while running and not winner:
                 changed = trio.Event()
-                with trio.move_on_at(started + delay):
-                    await changed.wait()
-            if winner:
-                break
-            running += 1
-            nursery.start_soon(run, address)
-        while running and not winner:
-            changed = trio.Event()
-            await changed.wait()
-        nursery.cancel_scope.cancel()
+                await changed.wait()
+            nursery.cancel_scope.cancel()
+    except BaseException:
+        for result in winner:  # it came in the moment of our cancellation: nobody will take it
+            discard(result)
+        raise
     return winner[0] if winner else None
 
 

@@ -225,13 +225,16 @@ class Switch:
 
     async def stop_listening(self) -> None:
         """Close all listeners; connections stay."""
+        for address in await self._close_listeners():
+            await self._hub.emit(ListenAddrRemoved(address))
+        self._changed()
+
+    async def _close_listeners(self) -> list[Multiaddr]:
         removed = self.addresses
         listeners, self._listeners = self._listeners, []
         for listener in listeners:
             await listener.aclose()
-        for address in removed:
-            await self._hub.emit(ListenAddrRemoved(address))
-        self._changed()
+        return removed
 
     def _accepted(self, raw: RawConn) -> None:
         """Called by the accept loops; never waits."""
@@ -348,16 +351,20 @@ class Switch:
 
     async def _dial(self, target: Target) -> Connection:
         peering, ticket = await self._outbound.dial(target)
-        self._nursery.start_soon(self._establisher.serve, peering, ticket)
-        connection = peering.connection
-        try:
-            await peering.ready.wait()
-        except trio.Cancelled:
-            self._nursery.start_soon(connection.aclose, CloseReason("abandoned", "nobody waits for the dial any more"))
-            raise
+        connection = await self._ready(peering, ticket)
         if connection.reason is not None or connection.error is not None:
             raise self._dial_failure(target, connection)
         return connection
+
+    async def _ready(self, peering: Peering, ticket: Ticket) -> Connection:
+        """Run the connection and wait until it is admitted and identified, or over; when cancelled it is closed."""
+        self._nursery.start_soon(self._establisher.serve, peering, ticket)
+        try:
+            await peering.ready.wait()
+        except trio.Cancelled:
+            self._establisher.close_soon(peering.connection)
+            raise
+        return peering.connection
 
     def _dial_failure(self, target: Target, connection: Connection) -> Exception:
         error = connection.error or trio.BrokenResourceError(f"the connection ended ({connection.reason})")
@@ -395,9 +402,7 @@ class Switch:
         trace = Trace()
         trace.begin(Stage.CONNECT, f"adopted {kind.name.lower()}", now)
         peering = await self._establisher.upgrade(raw, ticket, expect, trace)
-        self._nursery.start_soon(self._establisher.serve, peering, ticket)
-        await peering.ready.wait()
-        connection = peering.connection
+        connection = await self._ready(peering, ticket)
         if connection.error is not None:
             raise connection.error
         return connection
@@ -494,10 +499,12 @@ class Switch:
         with trio.move_on_after(self.config.timeouts.close, shield=True):
             for dial in list(self._dials.values()):
                 dial.cancel()
-            await self.stop_listening()
+            removed = await self._close_listeners()
             async with trio.open_nursery() as nursery:
                 for peering in list(self._establisher.running.values()):
                     nursery.start_soon(self._close, peering.connection, SHUTDOWN)
+            for address in removed:
+                await self._hub.emit(ListenAddrRemoved(address))
         self._hub.close()
 
 

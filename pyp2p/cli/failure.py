@@ -1,0 +1,210 @@
+"""What went wrong, as an exit code, a stage and one paragraph: what was tried, what came back, what to try next.
+
+Rules: pure, and chosen by the type of the error and the stage it happened at, never by its text. Texts of errors hold
+remote words only escaped and bounded (pyp2p/errors.py); `clean` makes sure once more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from pyp2p.errors import (
+    Attempt,
+    ConnectFailed,
+    DialFailed,
+    DialSelf,
+    NoAddresses,
+    NoCommonProtocol,
+    PeerIdMismatch,
+    Refused,
+    RemoteClosed,
+    RemoteError,
+    ResolveError,
+    StageTimeout,
+)
+from pyp2p.trace import Stage
+
+OK: Final = 0
+USAGE: Final = 2
+WRONG_PEER: Final = 13
+TIMEOUT: Final = 16
+LIMITS: Final = 17
+INTERRUPTED: Final = 130
+STAGE_CODES: Final = {
+    Stage.RESOLVE: 10,
+    Stage.CONNECT: 11,
+    Stage.SECURITY_SELECT: 12,
+    Stage.HANDSHAKE: 12,
+    Stage.MUXER_SELECT: 14,
+    Stage.IDENTIFY: 15,
+    Stage.ADMISSION: 15,
+    Stage.PROTOCOL: 15,
+}
+
+_REACHED = {
+    Stage.RESOLVE: "the name could not be resolved",
+    Stage.CONNECT: "the connection could not be opened",
+    Stage.SECURITY_SELECT: "the connection was opened, but no security protocol was agreed on",
+    Stage.HANDSHAKE: "a security protocol was agreed on, but its handshake did not succeed",
+    Stage.MUXER_SELECT: "the peer proved who it is, but no stream multiplexer was agreed on",
+    Stage.IDENTIFY: "the connection was made, but the peer did not say what it is",
+    Stage.ADMISSION: "the connection was made, but not admitted",
+    Stage.PROTOCOL: "the connection was made, but the protocol did not succeed",
+}
+_HANG_ADVICE = {
+    Stage.RESOLVE: "Check the name and this machine's DNS, or give an IP address.",
+    Stage.CONNECT: "A firewall or NAT may drop the packets, or the host is down. Check the address, or raise --timeout.",
+    Stage.SECURITY_SELECT: "What listens there accepts connections and says nothing: it may be no libp2p node, or one "
+    "that is stuck or over its limits.",
+    Stage.HANDSHAKE: "The peer began and stopped: it may be overloaded. Try again, or raise --timeout.",
+    Stage.MUXER_SELECT: "The peer stopped answering after the handshake. Try --muxer yamux or --muxer mplex.",
+    Stage.IDENTIFY: "The connection itself works: try `pyp2p ping`, or ask the peer's operator.",
+}
+_OTHER_ADVICE = {
+    Stage.CONNECT: "Check the address and the port, and that this machine has a route to it.",
+    Stage.SECURITY_SELECT: "Check the port: something else than a libp2p node may be serving it.",
+    Stage.HANDSHAKE: "The two implementations disagree about the handshake, or something on the way changes the "
+    "bytes: see --trace and -vv.",
+    Stage.MUXER_SELECT: "Try --muxer yamux or --muxer mplex; see --trace.",
+    Stage.IDENTIFY: "The connection itself works: try `pyp2p ping`.",
+}
+_DECLINED_ADVICE = {
+    Stage.SECURITY_SELECT: "It is a libp2p node that speaks another security protocol, perhaps TLS alone; pyp2p "
+    "speaks Noise.",
+    Stage.MUXER_SELECT: "It speaks another multiplexer: leave --muxer out to offer all that pyp2p has.",
+}
+
+
+def clean(text: str) -> str:
+    """Printable ASCII as it is, everything else escaped; for text whose remote parts are escaped already."""
+    return "".join(c if " " <= c <= "~" else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+class CommandFailed(Exception):
+    """A command's failure, ready to be shown: `stage`, exit `code`, `reason` and `advice` in words, every attempt."""
+
+    def __init__(
+        self,
+        stage: str,
+        code: int,
+        reason: str,
+        advice: str = "",
+        attempts: Sequence[Attempt] = (),
+        **facts: object,
+    ) -> None:
+        super().__init__(reason)
+        self.stage = stage
+        self.code = code
+        self.reason = reason
+        self.advice = advice
+        self.attempts = list(attempts)
+        self.facts = facts
+
+    def as_json(self) -> dict[str, object]:
+        """The fields of the error line."""
+        return {
+            "stage": self.stage,
+            "reason": self.reason,
+            "advice": self.advice,
+            "code": self.code,
+            "attempts": [
+                {
+                    "address": attempt.address,
+                    "stage": attempt.stage.value,
+                    "reason": clean(attempt.reason),
+                    "trace": attempt.trace.as_json(),
+                }
+                for attempt in self.attempts
+            ],
+            **self.facts,
+        }
+
+
+class UsageError(CommandFailed):
+    """The command was asked for something that makes no sense."""
+
+    def __init__(self, reason: str, advice: str = "", **facts: object) -> None:
+        super().__init__("usage", USAGE, reason, advice, **facts)
+
+
+def exit_code(stage: Stage, error: BaseException) -> int:
+    """The exit code for an error at a stage."""
+    match error:
+        case StageTimeout():
+            return TIMEOUT
+        case PeerIdMismatch():
+            return WRONG_PEER
+        case Refused():
+            return LIMITS
+    return STAGE_CODES[stage]
+
+
+def dial_failure(error: BaseException, target: str) -> CommandFailed:
+    """What `Switch.connect(target)` raised."""
+    if not isinstance(error, DialFailed):
+        return step_failure(Stage.CONNECT, error, f"Tried {target}")
+    furthest = error.furthest
+    if furthest is None:
+        return CommandFailed(Stage.RESOLVE.value, STAGE_CODES[Stage.RESOLVE], f"Tried {target}: it has no address")
+    where = furthest.address or target
+    if len(error.attempts) == 1:
+        tried = f"Tried {where}"
+    else:
+        tried = f"Tried {len(error.attempts)} addresses of {target}; the attempt that got furthest was {where}"
+    return step_failure(furthest.stage, furthest.error, tried, error.attempts)
+
+
+def step_failure(stage: Stage, error: BaseException, tried: str, attempts: Sequence[Attempt] = ()) -> CommandFailed:
+    """An error at a stage; `tried` is the beginning of the paragraph."""
+    code = exit_code(stage, error)
+    facts = {"expected": str(error.expected), "got": str(error.got)} if isinstance(error, PeerIdMismatch) else {}
+    reason = f"{tried}: {_happened(stage, error)}."
+    return CommandFailed(stage.value, code, clean(reason), _advice(stage, error), attempts, **facts)
+
+
+def _happened(stage: Stage, error: BaseException) -> str:
+    reached = _REACHED[stage]
+    text = str(error) or type(error).__name__
+    match error:
+        case StageTimeout():
+            return f"{reached}: nothing came back within {error.seconds:g} s"
+        case PeerIdMismatch():
+            return f"somebody else answered: expected peer {error.expected}, but {error.got} proved to be there"
+        case DialSelf():
+            return "the node at the other end has our own peer id"
+        case Refused():
+            return f"we declined ourselves: {text}"
+        case NoCommonProtocol():
+            return f"{reached}: {text}"
+        case RemoteClosed():
+            return f"{reached}: the peer closed the connection"
+        case NoAddresses() | ResolveError() | ConnectFailed():
+            return text
+        case RemoteError():
+            return f"{reached}: {text}"
+    return f"{reached}: {text}"
+
+
+def _advice(stage: Stage, error: BaseException) -> str:
+    match error:
+        case StageTimeout():
+            return _HANG_ADVICE.get(stage, "Try again, or raise --timeout.")
+        case PeerIdMismatch():
+            return (
+                f"If this is the node you mean, it has a new key: use /p2p/{error.got}, or leave /p2p out. "
+                "Otherwise the address is out of date, or somebody pretends to be it."
+            )
+        case DialSelf():
+            return "Use another --key, or none."
+        case Refused():
+            return "A limit or rule of this node said no, not the peer."
+        case NoCommonProtocol():
+            return _DECLINED_ADVICE.get(stage, "`pyp2p identify` shows which protocols the peer speaks.")
+        case NoAddresses():
+            return "pyp2p speaks TCP over IPv4 and IPv6: look for an address of the peer like /ip4/IP/tcp/PORT."
+        case ResolveError():
+            return _HANG_ADVICE[Stage.RESOLVE]
+        case ConnectFailed():
+            return "Check that the node runs and listens on this address and port (`pyp2p listen` starts one)."
+    return _OTHER_ADVICE.get(stage, "See --trace and -vv for what happened on the way.")

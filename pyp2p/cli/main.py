@@ -1,0 +1,227 @@
+"""`pyp2p`: the parser, and the way to each command, which is imported only when it is used.
+
+Rule: `pyp2p --help`, `key` and `addr` import no trio; so this is one of the two files that import inside functions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+import pyp2p
+from pyp2p.cli import options as table
+from pyp2p.cli.failure import INTERRUPTED, OK, CommandFailed, UsageError, clean
+from pyp2p.cli.options import Option
+from pyp2p.cli.output import Output, configure_logs, forget_stdout, prepare_streams
+
+START = """\
+pyp2p speaks libp2p: it connects to nodes and shows what happens.
+
+  pyp2p demo                            two nodes on this machine, step by step
+  pyp2p identify 127.0.0.1:4001         who is there? also /ip4/1.2.3.4/tcp/4001/p2p/12D3Koo..
+  pyp2p ping 127.0.0.1:4001             how far is it?
+  pyp2p perf 127.0.0.1:4001             how fast is it?
+  pyp2p dial 127.0.0.1:4001 --hold 60   connect, stay, and tell what happens
+  pyp2p listen --port 4001              be a node that others can try
+  pyp2p key new FILE                    make an identity; `pyp2p key show FILE` explains one
+  pyp2p addr explain TEXT               what does this address or peer id say?
+
+`pyp2p COMMAND --help` tells the options of a command.
+"""
+ENVIRONMENT = """\
+Every option can be set by an environment variable: --timeout by PYP2P_TIMEOUT (yes or no for switches, spaces between
+repeated values). PYP2P_LOG=noise=debug,*=info chooses logs; NO_COLOR and FORCE_COLOR are heeded.
+
+exit codes: 0 ok, 2 usage, 10 resolve, 11 connect, 12 security, 13 wrong peer id, 14 muxer, 15 protocol, 16 timeout,
+17 refused by our own limits, 130 interrupted
+"""
+TARGET = "multiaddr (/p2p/ID may be left out), /dnsaddr/NAME, or HOST:PORT"
+
+Run = Callable[[argparse.Namespace, Output], int]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(clean(message[:400]), f"See `{self.prog} --help`.")
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: its words, its options, what runs it."""
+
+    words: tuple[str, ...]
+    help: str
+    run: Run
+    options: Sequence[Option] = ()
+    argument: tuple[str, str] | None = None
+    optional: bool = field(default=False)
+
+
+def _identify(options: argparse.Namespace, out: Output) -> int:
+    from pyp2p.cli import identify
+
+    return identify.run(options, out)
+
+
+def _ping(options: argparse.Namespace, out: Output) -> int:
+    from pyp2p.cli import ping
+
+    return ping.run(options, out)
+
+
+def _dial(options: argparse.Namespace, out: Output) -> int:
+    from pyp2p.cli import dial
+
+    return dial.run(options, out)
+
+
+def _perf(options: argparse.Namespace, out: Output) -> int:
+    from pyp2p.cli import perf
+
+    return perf.run(options, out)
+
+
+def _listen(options: argparse.Namespace, out: Output) -> int:
+    from pyp2p.cli import listen
+
+    if not options.delay:
+        return listen.run(options, out)
+    from pyp2p.cli import delays
+
+    return listen.run(options, out, delays.slowed(options.delay))
+
+
+def _demo(options: argparse.Namespace, out: Output) -> int:
+    from pyp2p.cli import demo
+
+    return demo.run(options, out)
+
+
+def _key_new(options: argparse.Namespace, out: Output) -> int:
+    from pyp2p.cli import key
+
+    return key.new(options, out)
+
+
+def _key_show(options: argparse.Namespace, out: Output) -> int:
+    from pyp2p.cli import key
+
+    return key.show(options, out)
+
+
+def _addr_explain(options: argparse.Namespace, out: Output) -> int:
+    from pyp2p.cli import addr
+
+    return addr.explain(options, out)
+
+
+_REACH = (*table.COMMON, *table.STACK, *table.DIAL)
+_TARGET = ("target", TARGET)
+_FILE = ("file", "key file")
+COMMANDS = (
+    Command(("identify",), "connect to a node and show what it is", _identify, _REACH, _TARGET),
+    Command(("ping",), "measure round trips to a node", _ping, (*_REACH, *table.PING), _TARGET),
+    Command(("dial",), "connect to a node and tell what happens on the connection", _dial,
+            (*_REACH, *table.HOLD), _TARGET),
+    Command(("perf",), "measure the transfer rate to a node", _perf, (*_REACH, *table.PERF), _TARGET),
+    Command(("listen",), "be a node, until standard input (a pipe) closes or an interrupt", _listen,
+            (*table.COMMON, *table.STACK, *table.LISTEN)),
+    Command(("demo",), "two nodes on this machine: connect, identify, ping, transfer", _demo, table.COMMON),
+    Command(("key", "new"), "make an identity", _key_new, (*table.COMMON, *table.KEY_NEW), _FILE),
+    Command(("key", "show"), "explain a key file or a peer id", _key_show, table.COMMON,
+            ("text", "key file, peer id, or a key in hex or base64")),
+    Command(("addr", "explain"), "explain an address or a peer id", _addr_explain, table.COMMON,
+            ("text", "multiaddr (text or hex), HOST:PORT, or peer id")),
+)  # fmt: skip
+_GROUPS = {"key": "make and explain identities", "addr": "explain addresses"}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = _Parser(
+        prog="pyp2p",
+        description="Talk to libp2p nodes from the command line.",
+        epilog=ENVIRONMENT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="store_true", help="versions of pyp2p and of what it runs on")
+    commands = parser.add_subparsers(metavar="COMMAND", parser_class=_Parser)
+    groups = {}
+    for command in COMMANDS:
+        *group, word = command.words
+        into = commands
+        if group:
+            if group[0] not in groups:
+                sub = commands.add_parser(group[0], help=_GROUPS[group[0]], allow_abbrev=False)
+                groups[group[0]] = sub.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+            into = groups[group[0]]
+        one = into.add_parser(word, help=command.help, description=command.help[0].upper() + command.help[1:] + ".",
+                              epilog="Every option can be set by PYP2P_NAME in the environment.",
+                              allow_abbrev=False)  # fmt: skip
+        if command.argument is not None:
+            name, text = command.argument
+            one.add_argument(name, metavar=name.upper(), help=text)
+        for option in command.options:
+            option.add_to(one)
+        one.set_defaults(command=command)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (without the program's name) and return the exit code."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    prepare_streams()
+    out = _output("--json" in arguments, os.environ)
+    name = ""
+    try:
+        options = build_parser().parse_args(arguments)
+        command: Command | None = getattr(options, "command", None)
+        if options.version or command is None:
+            out.emit("version" if options.version else "start", {}, _versions() if options.version else [START.rstrip()])
+            code = OK
+        else:
+            name = " ".join(command.words)
+            table.resolve(command.options, options, os.environ)
+            configure_logs(options.verbose, os.environ.get("PYP2P_LOG", ""))
+            out = _output(options.json, os.environ)
+            code = command.run(options, out)
+    except CommandFailed as failure:
+        out.fail(failure, name)
+        code = failure.code
+    except KeyboardInterrupt:
+        out.status(None)
+        code = INTERRUPTED
+    if out.gone:
+        forget_stdout()
+        return INTERRUPTED if code == OK else code
+    return code
+
+
+def _output(as_json: bool, environ: Mapping[str, str]) -> Output:
+    return Output(as_json=as_json, stdout=sys.stdout, stderr=sys.stderr, environ=environ)
+
+
+def _versions() -> list[str]:
+    """pyp2p, Python, OpenSSL, and which extras are there."""
+    import ssl
+    from importlib import metadata
+    from importlib.util import find_spec
+
+    from cryptography.hazmat.backends.openssl import backend
+
+    lines = [
+        f"pyp2p {pyp2p.__version__}",
+        f"Python {platform.python_version()} ({platform.system()} {platform.machine()})",
+        f"OpenSSL {backend.openssl_version_text().removeprefix('OpenSSL ')} for keys and ciphers; "
+        f"Python's own is {ssl.OPENSSL_VERSION.removeprefix('OpenSSL ')}",
+    ]
+    for extra, package in (("cli", "rich"), ("fast", "coincurve")):
+        there = find_spec(package) is not None
+        lines.append(f"extra {extra}: {f'{package} {metadata.version(package)}' if there else 'not installed'}")
+    return lines

@@ -1,0 +1,192 @@
+"""The options of all commands as one table, each also settable by an environment variable `PYP2P_NAME`.
+
+Rules: what the command line says wins over the environment, which wins over the default; both pass the same checks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pyp2p.cli.failure import UsageError
+from pyp2p.cli.render import parse_size
+from pyp2p.errors import printable
+
+BEHAVIOURS = ("echo", "sink", "hang", "reset")
+DELAYED = ("connect", "security_select", "handshake", "muxer_select", "identify")
+KEY_TYPES = ("ed25519", "secp256k1", "ecdsa", "rsa")
+_YES = ("1", "true", "yes", "on")
+_NO = ("", "0", "false", "no", "off")
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option; without `convert` it is a switch, or, with the default 0, counted. `many`: may be given again."""
+
+    flag: str
+    help: str
+    convert: Callable[[str], Any] | None = None
+    metavar: str = ""
+    default: Any = None
+    many: bool = False
+    short: str = ""
+
+    @property
+    def name(self) -> str:
+        """The attribute that holds the value."""
+        return self.flag.removeprefix("--").replace("-", "_")
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that sets it."""
+        return "PYP2P_" + self.name.upper()
+
+    def add_to(self, parser: argparse.ArgumentParser) -> None:
+        """Declare it; absent ones leave no attribute."""
+        flags = (self.short, self.flag) if self.short else (self.flag,)
+        if self.convert is None:
+            action = "count" if self.default == 0 and self.default is not False else "store_true"
+            parser.add_argument(*flags, action=action, default=argparse.SUPPRESS, help=self.help)
+        else:
+            parser.add_argument(
+                *flags,
+                type=self.convert,
+                metavar=self.metavar,
+                action="append" if self.many else "store",
+                default=argparse.SUPPRESS,
+                help=self.help,
+            )
+
+    def fallback(self, environ: Mapping[str, str]) -> Any:
+        """The value when the command line names none. Raises `UsageError`."""
+        text = environ.get(self.variable)
+        if text is None or (self.convert is not None and not text):
+            return list(self.default or ()) if self.many else self.default
+        try:
+            if self.convert is None:
+                return _switch(text) if self.default is False else int(text)
+            return [self.convert(part) for part in text.split()] if self.many else self.convert(text)
+        except (argparse.ArgumentTypeError, ValueError) as error:
+            raise UsageError(f"{self.variable}: {error}") from None
+
+
+def resolve(options: Sequence[Option], given: argparse.Namespace, environ: Mapping[str, str]) -> None:
+    """Fill in what the command line left out."""
+    for option in options:
+        if option.name not in given:
+            setattr(given, option.name, option.fallback(environ))
+
+
+def _switch(text: str) -> bool:
+    if text.lower() in _YES:
+        return True
+    if text.lower() in _NO:
+        return False
+    raise argparse.ArgumentTypeError(f"'{printable(text, 40)}' is neither yes nor no")
+
+
+def choice(*names: str) -> Callable[[str], str]:
+    """One of `names`."""
+
+    def convert(text: str) -> str:
+        if text not in names:
+            raise argparse.ArgumentTypeError(f"'{printable(text, 40)}' is none of {', '.join(names)}")
+        return text
+
+    return convert
+
+
+def number(low: float, high: float) -> Callable[[str], float]:
+    """A finite decimal number within bounds."""
+
+    def convert(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"'{printable(text, 40)}' is no number from {low:g} to {high:g}")
+        return value
+
+    return convert
+
+
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """A whole number within bounds."""
+
+    def convert(text: str) -> int:
+        plain = len(text) <= 20 and text.isascii() and text.isdigit()
+        if not plain or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"'{printable(text, 40)}' is no whole number from {low} to {high}")
+        return int(text)
+
+    return convert
+
+
+def _bytes(text: str) -> int:
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _served(text: str) -> tuple[str, str]:
+    name, equals, behaviour = text.rpartition("=")
+    if not equals or not name.startswith("/") or behaviour not in BEHAVIOURS:
+        raise argparse.ArgumentTypeError(
+            f"'{printable(text, 60)}' is no NAME=BEHAVIOUR with a name like /my/1.0.0 and one of {', '.join(BEHAVIOURS)}"
+        )
+    return name, behaviour
+
+
+def _delay(text: str) -> tuple[str, float]:
+    stage, _, seconds = text.partition("=")
+    if stage not in DELAYED:
+        names = ", ".join(DELAYED)
+        raise argparse.ArgumentTypeError(f"'{printable(text, 60)}' is no STAGE=SECONDS with a stage of {names}")
+    if seconds in ("forever", "inf"):
+        return stage, math.inf
+    return stage, number(0, 86_400)(seconds)
+
+
+COMMON = (
+    Option("--json", "print one JSON object a line", default=False),
+    Option("--verbose", "log to standard error; twice for everything", default=0, short="-v"),
+)
+STACK = (
+    Option("--muxer", "use only this multiplexer: yamux or mplex", choice("yamux", "mplex"), "NAME"),
+    Option("--security", "use only this security protocol: noise", choice("noise", "plaintext"), "NAME"),
+    Option("--transport", "use only this transport: tcp", choice("tcp"), "NAME"),
+    Option("--key", "identity to use; made (0600) when the file is missing. Default: a fresh one", str, "FILE"),
+)
+DIAL = (
+    Option("--timeout", "total deadline. Default: 30 to connect, none for what follows", number(0.001, 1e6), "SECONDS"),
+    Option("--trace", "show each step of the connection with its time", default=False),
+)
+PING = (
+    Option("--count", "pings to send (default 5)", whole(1, 1_000_000), "N", 5),
+    Option("--interval", "pause between them (default 1)", number(0, 3600), "SECONDS", 1.0),
+)
+PERF = (
+    Option("--upload", "bytes to send, like 64MB or 1GiB (default 64MB each way)", _bytes, "SIZE"),
+    Option("--download", "bytes to receive", _bytes, "SIZE"),
+)
+HOLD = (Option("--hold", "how long to keep the connection (default 0)", number(0, 1e9), "SECONDS", 0.0),)
+LISTEN = (
+    Option("--port", "TCP port on 127.0.0.1 (default: any free one)", whole(0, 65535), "N"),
+    Option("--addr", "multiaddr to listen on, like /ip4/0.0.0.0/tcp/4001; may be repeated", str, "ADDR", many=True),
+    Option("--seed", "identity made from a number: known to all who know it, for tests", whole(0, 2**63), "N"),
+    Option("--agent", "agent version to announce", str, "TEXT"),
+    Option("--perf", "serve /perf/1.0.0, which sends as much as it is asked for", default=False),
+    Option(
+        "--protocol", "also serve NAME by echo, sink, hang or reset; may be repeated", _served, "NAME=WHAT", many=True
+    ),
+    Option("--delay", "be late at STAGE (`forever`: never come); may be repeated", _delay, "STAGE=SECONDS", many=True),
+)
+KEY_NEW = (
+    Option("--type", "ed25519 (default), secp256k1, ecdsa or rsa", choice(*KEY_TYPES), "TYPE", "ed25519"),
+    Option("--force", "replace a file that is there", default=False),
+)

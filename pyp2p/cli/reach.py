@@ -1,0 +1,214 @@
+"""From the options of a command to a connection: the switch, the dial, and what identify said, as one fact sheet."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import trio
+
+from pyp2p.cli import render
+from pyp2p.cli.failure import CommandFailed, UsageError, dial_failure, step_failure
+from pyp2p.cli.key import load_or_create
+from pyp2p.cli.output import Output
+from pyp2p.cli.target import Target, parse_target
+from pyp2p.errors import Attempt, P2PError, StageTimeout
+from pyp2p.muxers.base import MuxerFactory
+from pyp2p.muxers.mplex import Mplex
+from pyp2p.muxers.yamux import Yamux
+from pyp2p.peer.address import components, text
+from pyp2p.peer.keys import Identity
+from pyp2p.security.base import Security
+from pyp2p.security.noise import Noise
+from pyp2p.security.plaintext import Plaintext
+from pyp2p.switch.config import SwitchConfig, Timeouts
+from pyp2p.switch.connection import Connection
+from pyp2p.switch.switch import Switch, open_switch
+from pyp2p.trace import Stage, Trace
+from pyp2p.transports.base import Transport
+from pyp2p.transports.tcp import Tcp
+
+CONNECT_SECONDS = 30.0
+_GRACE = 0.25  # seconds in which the switch's own deadline passes first, since it knows the stage
+
+_MUXERS: dict[str, Callable[[], MuxerFactory]] = {"yamux": Yamux, "mplex": Mplex}
+_SECURITIES: dict[str, Callable[[], Security]] = {"noise": Noise, "plaintext": Plaintext}
+_TRANSPORTS: dict[str, Callable[[], Transport]] = {"tcp": Tcp}
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """A connection that a command works with: since when (monotonic) and how long it took."""
+
+    switch: Switch
+    connection: Connection
+    started: float
+    seconds: float
+    deadline: float  # of the whole command
+
+
+def stack(options: argparse.Namespace) -> dict[str, Any]:
+    """The keyword arguments of `open_switch` for --transport, --security and --muxer."""
+    return {
+        "transports": [_TRANSPORTS[options.transport or "tcp"]()],
+        "securities": [_SECURITIES[options.security or "noise"]()],
+        "muxers": [_MUXERS[name]() for name in ([options.muxer] if options.muxer else ["yamux", "mplex"])],
+    }
+
+
+def identity(options: argparse.Namespace, out: Output) -> Identity | None:
+    """The identity of --key, None for a fresh one."""
+    return load_or_create(options.key, out) if options.key else None
+
+
+async def with_connection(
+    options: argparse.Namespace, out: Output, work: Callable[[Reached], Awaitable[int]], config: SwitchConfig | None = None
+) -> int:
+    """Connect to the target of `options` and run `work`; failures are shown. Returns the exit code."""
+    target = parse_target(options.target)
+    who = identity(options, out)
+    seconds = options.timeout or CONNECT_SECONDS
+    used = _config(seconds, config or SwitchConfig())
+    async with open_switch(who, config=used, **stack(options)) as switch:
+        started = trio.current_time()
+        deadline = started + (options.timeout or math.inf)
+        out.status(lambda: f"connecting to {target} .. {trio.current_time() - started:.1f} s")
+        try:
+            connection = await _connect(switch, target, seconds)
+            out.status(None)
+            return await work(Reached(switch, connection, started, trio.current_time() - started, deadline))
+        except CommandFailed as failure:
+            if options.trace and not out.as_json:
+                show_traces(failure.attempts, out)
+            out.fail(failure, options.command.words[0])
+            return failure.code
+
+
+def _config(seconds: float, config: SwitchConfig) -> SwitchConfig:
+    """The switch's own deadlines pass before ours: it knows at which stage."""
+    times = config.timeouts
+    bounded: Timeouts = replace(
+        times,
+        dial=seconds,
+        dial_address=min(times.dial_address, seconds),
+        upgrade=min(times.upgrade, seconds),
+        identify=min(times.identify, seconds),
+        resolve=min(times.resolve, seconds),
+    )
+    return replace(config, timeouts=bounded, perf=config.perf)
+
+
+async def _connect(switch: Switch, target: Target, seconds: float) -> Connection:
+    with trio.move_on_after(seconds + _GRACE):
+        try:
+            return await switch.connect(target.multiaddr)
+        except (P2PError, OSError, trio.BrokenResourceError) as error:
+            raise dial_failure(error, str(target)) from error
+    made = switch.connections()
+    if made:
+        error = StageTimeout(Stage.IDENTIFY, seconds)
+        attempt = Attempt(text(made[0].remote), Stage.IDENTIFY, error, made[0].trace)
+        raise step_failure(Stage.IDENTIFY, error, f"Tried {target}", [attempt])
+    raise step_failure(Stage.CONNECT, StageTimeout(Stage.CONNECT, seconds), f"Tried {target}")
+
+
+def require_identify(reached: Reached) -> None:
+    """Raise `CommandFailed` when the peer did not say what it is."""
+    connection = reached.connection
+    if connection.info is not None:
+        return
+    error: Exception | None = connection.identify_error or connection.error
+    if error is None:
+        seconds = reached.switch.config.timeouts.identify
+        error = StageTimeout(Stage.IDENTIFY, seconds)
+    attempt = Attempt(text(connection.remote), Stage.IDENTIFY, error, connection.trace)
+    raise step_failure(Stage.IDENTIFY, error, f"Tried {attempt.address}", [attempt])
+
+
+def protocol_failure(reached: Reached, error: BaseException, doing: str) -> CommandFailed:
+    """An error of a protocol on the connection that is there."""
+    connection = reached.connection
+    trace = connection.trace
+    attempt = Attempt(text(connection.remote), Stage.PROTOCOL, error, trace)
+    return step_failure(Stage.PROTOCOL, error, f"{doing} with {connection.peer}", [attempt])
+
+
+def facts(reached: Reached) -> dict[str, Any]:
+    """The fields of `identify`; what the peer did not say is null."""
+    connection = reached.connection
+    info = connection.info
+    names = [part.name for part in components(connection.remote)]
+    said = {
+        "agent": None if info is None else info.agent,
+        "protocol_version": None if info is None else info.protocol_version,
+        "protocols": [] if info is None else list(info.protocols or ()),
+        "addresses": [] if info is None else [text(address) for address in info.addresses or ()],
+        "observed": None if info is None or info.observed is None else text(info.observed),
+    }
+    return {
+        "peer_id": str(connection.peer),
+        **said,
+        "remote": text(connection.remote),
+        "transport": names[-1] if names else "",
+        "security": connection.security,
+        "muxer": connection.muxer_protocol,
+        "early_muxer": connection.early_muxer,
+        "round_trips": connection.trace.round_trips,
+        "seconds": round(reached.seconds, 6),
+        "trace": connection.trace.as_json(),
+    }
+
+
+def fact_rows(sheet: dict[str, Any]) -> list[tuple[str, object]]:
+    """The same as labelled rows."""
+    agreed = "agreed inside the handshake" if sheet["early_muxer"] else "agreed after the handshake"
+    trips = f"{sheet['round_trips']} round trip" + ("" if sheet["round_trips"] == 1 else "s")
+    return [
+        ("peer id", sheet["peer_id"]),
+        ("agent", sheet["agent"]),
+        ("version", sheet["protocol_version"]),
+        ("connected", f"{sheet['remote']} in {render.duration(sheet['seconds'])}, {trips}"),
+        ("security", sheet["security"]),
+        ("muxer", f"{sheet['muxer']}, {agreed}"),
+        ("sees us at", sheet["observed"]),
+        ("addresses", sheet["addresses"]),
+        ("protocols", sheet["protocols"]),
+    ]
+
+
+def show_traces(attempts: Sequence[Attempt], out: Output) -> None:
+    """The step tables of failed attempts."""
+    for attempt in attempts:
+        lines = trace_lines(attempt.trace, out)
+        if lines:
+            out.emit("trace", {}, [*lines, ""])
+
+
+def trace_lines(trace: Trace, out: Output) -> list[str]:
+    """The step table of one connection."""
+    return out.trace(trace.as_json())
+
+
+def check_no_conflict(options: argparse.Namespace, *names: str) -> None:
+    """Raise `UsageError` when more than one of these options was given."""
+    given = [f"--{name}" for name in names if getattr(options, name) not in (None, [])]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} exclude each other")
+
+
+__all__ = [
+    "CONNECT_SECONDS",
+    "Reached",
+    "check_no_conflict",
+    "fact_rows",
+    "facts",
+    "identity",
+    "protocol_failure",
+    "require_identify",
+    "stack",
+    "trace_lines",
+    "with_connection",
+]

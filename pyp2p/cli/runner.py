@@ -1,0 +1,57 @@
+"""Running a command under trio: signals, the live line, a reader that goes away.
+
+Rules: SIGINT and SIGTERM cancel the command, which ends in an orderly way; a second one ends it at once. Commands give
+their exit code and raise nothing that is expected (`CommandFailed` is shown inside).
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from pyp2p.cli.failure import INTERRUPTED
+from pyp2p.cli.output import Output
+
+_REDRAW = 0.2
+
+
+def run(command: Callable[[], Awaitable[int]], out: Output, terminated: int = INTERRUPTED) -> int:
+    """Run `command` and return its exit code; 130 when it was interrupted, `terminated` after SIGTERM."""
+    code = INTERRUPTED
+    try:
+        code = trio.run(_main, command, out, terminated)
+    except* KeyboardInterrupt:  # before the receiver was there, or the second one
+        out.status(None)
+    return code
+
+
+async def _main(command: Callable[[], Awaitable[int]], out: Output, terminated: int) -> int:
+    code = INTERRUPTED
+    async with trio.open_nursery() as nursery:
+        out.on_gone = nursery.cancel_scope.cancel
+
+        async def watch(task_status: trio.TaskStatus[None]) -> None:
+            nonlocal code
+            with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                task_status.started()
+                async for number in signals:
+                    if number == signal.SIGTERM:
+                        code = terminated
+                    break
+            nursery.cancel_scope.cancel()
+
+        await nursery.start(watch)
+        if out.live:
+            nursery.start_soon(_animate, out)
+        code = await command()
+        nursery.cancel_scope.cancel()
+    out.status(None)
+    return code
+
+
+async def _animate(out: Output) -> None:
+    while True:
+        await trio.sleep(_REDRAW)
+        out.redraw()

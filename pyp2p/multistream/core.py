@@ -29,35 +29,27 @@ def _opening(protocol: str) -> bytes:
 class Dialer:
     """Proposes `protocols`, best first, until the peer takes one.
 
-    Header and first proposal are in the output from the start. `lazy` is for a single offer whose user does not wait:
-    `chosen` is then readable at once, while `done` still means that the peer's answer was seen. Bounds: one proposal
-    per protocol, 1024 bytes of unread input. multistream-select 1.0.
+    Header and first proposal are in the output from the start: whoever has a single offer may send payload right after
+    them (lazy), and `done` says that the peer's answer was seen. Bounds: one proposal per protocol, 1024 bytes of
+    unread input. multistream-select 1.0.
     """
 
-    __slots__ = ("_answer", "_broken", "_buffer", "_greeted", "_lazy", "_offered", "_out", "_turn", "done", "leftover",
+    __slots__ = ("_answer", "_broken", "_buffer", "_greeted", "_offered", "_out", "_turn", "done", "leftover",
                  "result")  # fmt: skip
 
     result: str
     leftover: bytes
 
-    def __init__(self, protocols: Sequence[str], lazy: bool = False) -> None:
+    def __init__(self, protocols: Sequence[str]) -> None:
         if not protocols or isinstance(protocols, str):
             raise LocalProtocolError("a dialer needs a sequence of at least one protocol")
         self._offered = tuple(protocols)
-        self._lazy = lazy and len(protocols) == 1
         self._turn = 0
         self._answer = self._out = _opening(protocols[0])
         self._buffer = b""
         self._greeted = False
         self._broken = ""
         self.done = False
-
-    @property
-    def chosen(self) -> str | None:
-        """The agreed protocol, or the only offer of a lazy dialer before its answer came; None while it is open."""
-        if self.done:
-            return self.result
-        return self._offered[0] if self._lazy else None
 
     def take_output(self) -> bytes:
         """The bytes to send now; each byte is returned once."""

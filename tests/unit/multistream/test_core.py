@@ -61,7 +61,7 @@ def flights(conversation, side):
 @SPLITS
 @pytest.mark.parametrize("conversation", VECTORS["conversations"], ids=lambda c: c["name"])
 def test_dialer_in_the_conversations_of_the_vectors(conversation, split):
-    dialer = Dialer(proposals(conversation), lazy=conversation["name"] == "lazy_with_data")
+    dialer = Dialer(proposals(conversation))
     sent = dialer.take_output()
     payloads = [bytes.fromhex(s.get("payload", "")) for s in conversation["steps"]]
     pieces = [piece for answer in flights(conversation, "responder") for piece in split(answer)]
@@ -72,7 +72,7 @@ def test_dialer_in_the_conversations_of_the_vectors(conversation, split):
         assert caught.value.offered == tuple(proposals(conversation))
     else:
         sent += feed(dialer, pieces)
-        assert dialer.result == dialer.chosen == conversation["result"]
+        assert dialer.result == conversation["result"]
         if split is whole:
             assert dialer.leftover == payloads[-1]
     assert sent + payloads[0] == b"".join(flights(conversation, "initiator"))
@@ -106,22 +106,16 @@ def test_header_and_first_proposal_are_one_piece_and_so_is_the_answer():
     assert core.leftover == b""
 
 
-def test_a_lazy_offer_is_chosen_at_once_but_done_only_when_answered():
-    dialer = Dialer([ECHO], lazy=True)
-    assert dialer.chosen == ECHO
+def test_an_offer_is_done_only_when_answered():
+    dialer = Dialer([ECHO])
     assert not dialer.done
     dialer.feed(HEADER + encode_line(ECHO) + b"data")
     assert dialer.done
     assert (dialer.result, dialer.leftover) == (ECHO, b"data")
 
 
-def test_nothing_is_chosen_without_lazy_or_with_two_offers():
-    assert Dialer([ECHO]).chosen is None
-    assert Dialer([ECHO, PING], lazy=True).chosen is None
-
-
-def test_a_lazy_offer_that_is_declined_has_no_common_protocol():
-    dialer = Dialer([ECHO], lazy=True)
+def test_a_single_offer_that_is_declined_has_no_common_protocol():
+    dialer = Dialer([ECHO])
     with pytest.raises(NoCommonProtocol):
         dialer.feed(HEADER + NA)
 

@@ -47,9 +47,9 @@ def test_any_split_gives_the_listener_the_same_end(data, sizes, ours):
     assert run(make(), data, sizes) == run(make(), data, ())
 
 
-@given(st.lists(ids, min_size=1, max_size=6), st.sets(ids), st.booleans())
-def test_two_cores_agree_on_the_first_offer_that_is_known(offers, ours, lazy):
-    dialer = Dialer(offers, lazy)
+@given(st.lists(ids, min_size=1, max_size=6), st.sets(ids))
+def test_two_cores_agree_on_the_first_offer_that_is_known(offers, ours):
+    dialer = Dialer(offers)
     listener = Listener(ours.__contains__, lambda: sorted(ours))
     common = next((offer for offer in offers if offer in ours), None)
     try:

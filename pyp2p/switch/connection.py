@@ -57,7 +57,10 @@ SHUTDOWN = CloseReason("shutdown", "the switch stops")
 
 @dataclass(slots=True)
 class ConnectionStats:
-    """Counters of one connection: bytes on the wire and messages (payload pieces) each way, streams ever opened."""
+    """Counters of one connection: bytes on the wire and messages (payload pieces) each way, streams ever opened.
+
+    `heartbeats` counts answered ones.
+    """
 
     bytes_in: int = 0
     bytes_out: int = 0
@@ -66,6 +69,7 @@ class ConnectionStats:
     streams_in: int = 0
     streams_out: int = 0
     streams_refused: int = 0
+    heartbeats: int = 0
 
 
 class Connection:
@@ -572,4 +576,5 @@ class Connection:
         """The ping came back after `rtt` seconds, or (None) the peer does not serve ping."""
         self._heartbeat.answered()
         if rtt is not None:
+            self.stats.heartbeats += 1
             self.rtt = rtt

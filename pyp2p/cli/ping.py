@@ -1,0 +1,132 @@
+"""`pyp2p ping`: round trips over one stream, as the specification wants it; a new one after a ping was lost."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from dataclasses import dataclass, field
+from statistics import median
+
+import trio
+
+from pyp2p.cli import render
+from pyp2p.cli.failure import OK, STAGE_CODES, CommandFailed
+from pyp2p.cli.output import Output
+from pyp2p.cli.reach import Reached, protocol_failure, trace_lines, with_connection
+from pyp2p.cli.runner import run as run_trio
+from pyp2p.errors import NoCommonProtocol, P2PError, StageTimeout
+from pyp2p.protocols.ping import PING_PROTOCOL, ping
+from pyp2p.switch.stream import MuxedStream
+from pyp2p.trace import Stage
+
+LOST_AFTER = 10.0  # seconds
+
+
+@dataclass(slots=True)
+class Tally:
+    """Round trips in seconds, and how many pings were sent."""
+
+    sent: int = 0
+    times: list[float] = field(default_factory=list)
+
+    @property
+    def lost(self) -> int:
+        """Pings without an answer."""
+        return self.sent - len(self.times)
+
+    def as_json(self) -> dict[str, object]:
+        """The fields of the summary; null where no ping came back."""
+        us = [value * 1e6 for value in self.times]
+        return {
+            "count": self.sent,
+            "lost": self.lost,
+            "min_us": round(min(us), 1) if us else None,
+            "median_us": round(median(us), 1) if us else None,
+            "p99_us": round(percentile(us, 99), 1) if us else None,
+            "max_us": round(max(us), 1) if us else None,
+        }
+
+    def lines(self) -> list[str]:
+        """The summary as text."""
+        noun = "ping" if self.sent == 1 else "pings"
+        if not self.times:
+            return [f"{self.sent} {noun}, none came back"]
+        low, high = render.duration(min(self.times)), render.duration(max(self.times))
+        middle, late = render.duration(median(self.times)), render.duration(percentile(self.times, 99))
+        return [f"{self.sent} {noun}, {self.lost} lost: median {middle}, p99 {late}, from {low} to {high}"]
+
+
+def percentile(values: list[float], percent: int) -> float:
+    """The smallest value that `percent` of the values do not exceed (nearest rank)."""
+    ordered = sorted(values)
+    return ordered[max(math.ceil(len(ordered) * percent / 100), 1) - 1]
+
+
+def run(options: argparse.Namespace, out: Output) -> int:
+    """Run the command."""
+
+    async def work(reached: Reached) -> int:
+        peer, trace = str(reached.connection.peer), reached.connection.trace
+        if not out.as_json:
+            lines = [*trace_lines(trace, out), ""] if options.trace else []
+            out.emit("connected", {}, [*lines, *render.fields([("peer id", peer)], out.style)])
+        tally = Tally()
+        try:
+            await measure(reached, options.count, options.interval, tally, out)
+        finally:  # also when interrupted
+            out.emit("ping", {"peer_id": peer, **tally.as_json(), "trace": trace.as_json()}, tally.lines())
+        return OK
+
+    return run_trio(lambda: with_connection(options, out, work), out)
+
+
+async def measure(reached: Reached, count: int, interval: float, tally: Tally, out: Output) -> None:
+    """Send pings and print a line for each. Raises `CommandFailed` when none came back."""
+    connection, entropy = reached.connection, reached.switch.platform.entropy
+    stream: MuxedStream | None = None
+    why: Exception | None = None
+    try:
+        for number in range(1, count + 1):
+            if number > 1:
+                await trio.sleep(interval)
+            limit = min(LOST_AFTER, reached.deadline - trio.current_time())
+            if limit <= 0 and number > 1:
+                break
+            tally.sent += 1
+            try:
+                with trio.fail_after(max(limit, 0)):
+                    if stream is None:
+                        stream = await connection.open_stream(PING_PROTOCOL)
+                    seconds = await ping(stream, entropy)
+            except NoCommonProtocol as error:
+                raise protocol_failure(reached, error, "Tried to ping") from error
+            except (P2PError, trio.BrokenResourceError, trio.TooSlowError) as error:
+                slow = isinstance(error, trio.TooSlowError)
+                why = StageTimeout(Stage.PROTOCOL, max(limit, 0)) if slow else error
+                line = f"{out.style.bad('lost')}  {number}  {render.printable(str(why), 200)}"
+                out.emit("round_trip", {"seq": number, "us": None, "lost": True}, [line])
+                if stream is not None:
+                    stream.reset()
+                    stream = None
+                if not connection.is_open:
+                    break
+            else:
+                tally.times.append(seconds)
+                us = round(seconds * 1e6, 1)
+                out.emit(
+                    "round_trip",
+                    {"seq": number, "us": us, "lost": False},
+                    [f"{str(number).rjust(len(str(count)))}  {render.duration(seconds)}"],
+                )
+    finally:
+        if stream is not None:
+            await trio.aclose_forcefully(stream)
+    if not tally.times:
+        raise _nothing_came_back(reached, why)
+
+
+def _nothing_came_back(reached: Reached, why: Exception | None) -> CommandFailed:
+    error = StageTimeout(Stage.PROTOCOL, LOST_AFTER) if why is None else why
+    failure = protocol_failure(reached, error, "Pinged")
+    failure.code = STAGE_CODES[Stage.PROTOCOL]
+    return failure

@@ -84,7 +84,7 @@ _PLACES = dict.fromkeys(_ERRORS, "pyp2p.errors") | {
     "parse_multiaddr": "pyp2p.peer.address",
 }
 
-__all__ = ["__version__", *sorted(_PLACES)]
+__all__ = ["__version__", *sorted(_PLACES)]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> object:

@@ -87,7 +87,7 @@ def _problem_lines(given: str, found: Explained, out: Output) -> list[str]:
     at = found.position
     where = "" if at is None else f" (at position {at})"
     lines.append(f"{out.style.bad('not a ' + found.kind)}: {found.problem}{where}")
-    if at is not None and given.isascii() and given.isprintable() and at <= len(given):
+    if at is not None and given and given.isascii() and given.isprintable() and at <= len(given):
         start = max(at - _BEFORE_CARET, 0)
         shown = given[start : at + _BEFORE_CARET]
         lines += ["", f"  {printable(shown, 200)}", "  " + " " * (at - start) + out.style.bad("^")]

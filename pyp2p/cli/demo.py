@@ -1,4 +1,4 @@
-"""`pyp2p demo`: two nodes in this process, one dials the other over real TCP on this machine, and all of it is shown."""
+"""`pyp2p demo`: two nodes in this process, one dials the other over real TCP, and all of it is shown."""
 
 from __future__ import annotations
 
@@ -44,7 +44,10 @@ async def _show(server: Switch, client: Switch, out: Output) -> int:
     out.emit(
         "listening",
         {"peer_id": str(server.peer), "addresses": dialable},
-        [_title("A node listens.", out), *render.fields([("peer id", str(server.peer)), ("listening", dialable)], out.style)],
+        [
+            _title("A node listens.", out),
+            *render.fields([("peer id", str(server.peer)), ("listening", dialable)], out.style),
+        ],
     )
     started = trio.current_time()
     try:

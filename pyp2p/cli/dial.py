@@ -12,7 +12,6 @@ from pyp2p.cli import render
 from pyp2p.cli.failure import OK
 from pyp2p.cli.output import Output
 from pyp2p.cli.reach import Reached, fact_rows, facts, require_identify, trace_lines, with_connection
-from pyp2p.cli.runner import run as run_trio
 from pyp2p.errors import printable
 from pyp2p.switch.config import SwitchConfig, Timeouts
 from pyp2p.switch.connection import Connection, ConnectionStats
@@ -55,7 +54,7 @@ def run(options: argparse.Namespace, out: Output) -> int:
         out.emit("dial", sheet, [f"ended after {render.duration(held)} {who}: {printable(why, 300)}"])
         return OK
 
-    return run_trio(lambda: with_connection(options, out, work, config), out)
+    return with_connection(options, out, work, config)
 
 
 async def _report(connection: Connection, events: AsyncIterator[SwitchEvent], since: float, out: Output) -> None:
@@ -67,9 +66,7 @@ async def _report(connection: Connection, events: AsyncIterator[SwitchEvent], si
         nursery.cancel_scope.cancel()
 
 
-async def _report_pushes(
-    connection: Connection, events: AsyncIterator[SwitchEvent], since: float, out: Output
-) -> None:
+async def _report_pushes(connection: Connection, events: AsyncIterator[SwitchEvent], since: float, out: Output) -> None:
     async for event in events:
         if isinstance(event, Identified) and event.connection is connection and event.info is not None:
             protocols = list(event.info.protocols or ())

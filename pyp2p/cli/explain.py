@@ -163,7 +163,9 @@ def _address_parts(given: str, canonical: str) -> list[Part]:
     parts = []
     at = 0
     for component in components(parse_multiaddr(canonical)):
-        parts.append(Part(at, component.name, component.value, component.raw, _meaning(component.name, component.value)))
+        parts.append(
+            Part(at, component.name, component.value, component.raw, _meaning(component.name, component.value))
+        )
         at = given.find("/", at + 1)
         if component.raw:
             at = given.find("/", at + 1)

@@ -19,7 +19,6 @@ from pyp2p.errors import (
     PeerIdMismatch,
     Refused,
     RemoteClosed,
-    RemoteError,
     ResolveError,
     StageTimeout,
 )
@@ -54,7 +53,7 @@ _REACHED = {
 }
 _HANG_ADVICE = {
     Stage.RESOLVE: "Check the name and this machine's DNS, or give an IP address.",
-    Stage.CONNECT: "A firewall or NAT may drop the packets, or the host is down. Check the address, or raise --timeout.",
+    Stage.CONNECT: "A firewall or NAT may drop the packets, or the host is down: check the address.",
     Stage.SECURITY_SELECT: "What listens there accepts connections and says nothing: it may be no libp2p node, or one "
     "that is stuck or over its limits.",
     Stage.HANDSHAKE: "The peer began and stopped: it may be overloaded. Try again, or raise --timeout.",
@@ -158,9 +157,11 @@ def dial_failure(error: BaseException, target: str) -> CommandFailed:
 def step_failure(stage: Stage, error: BaseException, tried: str, attempts: Sequence[Attempt] = ()) -> CommandFailed:
     """An error at a stage; `tried` is the beginning of the paragraph."""
     code = exit_code(stage, error)
-    facts = {"expected": str(error.expected), "got": str(error.got)} if isinstance(error, PeerIdMismatch) else {}
-    reason = f"{tried}: {_happened(stage, error)}."
-    return CommandFailed(stage.value, code, clean(reason), _advice(stage, error), attempts, **facts)
+    reason = clean(f"{tried}: {_happened(stage, error)}.")
+    failure = CommandFailed(stage.value, code, reason, _advice(stage, error), attempts)
+    if isinstance(error, PeerIdMismatch):
+        failure.facts = {"expected": str(error.expected), "got": str(error.got)}
+    return failure
 
 
 def _happened(stage: Stage, error: BaseException) -> str:
@@ -168,43 +169,40 @@ def _happened(stage: Stage, error: BaseException) -> str:
     text = str(error) or type(error).__name__
     match error:
         case StageTimeout():
-            return f"{reached}: nothing came back within {error.seconds:g} s"
+            return f"{reached}; nothing came back within {error.seconds:g} s"
         case PeerIdMismatch():
             return f"somebody else answered: expected peer {error.expected}, but {error.got} proved to be there"
         case DialSelf():
             return "the node at the other end has our own peer id"
         case Refused():
             return f"we declined ourselves: {text}"
-        case NoCommonProtocol():
-            return f"{reached}: {text}"
         case RemoteClosed():
-            return f"{reached}: the peer closed the connection"
+            return f"{reached}; the peer closed it"
         case NoAddresses() | ResolveError() | ConnectFailed():
             return text
-        case RemoteError():
-            return f"{reached}: {text}"
     return f"{reached}: {text}"
 
 
 def _advice(stage: Stage, error: BaseException) -> str:
+    advice = _OTHER_ADVICE.get(stage, "See --trace and -vv for what happened on the way.")
     match error:
         case StageTimeout():
-            return _HANG_ADVICE.get(stage, "Try again, or raise --timeout.")
+            advice = _HANG_ADVICE.get(stage, "Try again, or raise --timeout.")
         case PeerIdMismatch():
-            return (
+            advice = (
                 f"If this is the node you mean, it has a new key: use /p2p/{error.got}, or leave /p2p out. "
                 "Otherwise the address is out of date, or somebody pretends to be it."
             )
         case DialSelf():
-            return "Use another --key, or none."
+            advice = "Use another --key, or none."
         case Refused():
-            return "A limit or rule of this node said no, not the peer."
+            advice = "A limit or rule of this node said no, not the peer."
         case NoCommonProtocol():
-            return _DECLINED_ADVICE.get(stage, "`pyp2p identify` shows which protocols the peer speaks.")
+            advice = _DECLINED_ADVICE.get(stage, "`pyp2p identify` shows which protocols the peer speaks.")
         case NoAddresses():
-            return "pyp2p speaks TCP over IPv4 and IPv6: look for an address of the peer like /ip4/IP/tcp/PORT."
+            advice = "pyp2p speaks TCP over IPv4 and IPv6: look for an address of the peer like /ip4/IP/tcp/PORT."
         case ResolveError():
-            return _HANG_ADVICE[Stage.RESOLVE]
+            advice = _HANG_ADVICE[Stage.RESOLVE]
         case ConnectFailed():
-            return "Check that the node runs and listens on this address and port (`pyp2p listen` starts one)."
-    return _OTHER_ADVICE.get(stage, "See --trace and -vv for what happened on the way.")
+            advice = "Check that the node runs and listens on this address and port (`pyp2p listen` starts one)."
+    return advice

@@ -8,7 +8,6 @@ from pyp2p.cli import render
 from pyp2p.cli.failure import OK
 from pyp2p.cli.output import Output
 from pyp2p.cli.reach import Reached, fact_rows, facts, require_identify, trace_lines, with_connection
-from pyp2p.cli.runner import run as run_trio
 
 
 def run(options: argparse.Namespace, out: Output) -> int:
@@ -23,4 +22,4 @@ def run(options: argparse.Namespace, out: Output) -> int:
         out.emit("identify", sheet, lines)
         return OK
 
-    return run_trio(lambda: with_connection(options, out, work), out)
+    return with_connection(options, out, work)

@@ -65,7 +65,9 @@ def load_or_create(name: str, out: Output) -> Identity:
     try:
         return Identity.from_protobuf(_unwrapped(raw))
     except InvalidKey as error:
-        raise UsageError(f"{_shown(path)} holds no private key: {error}", f"See `pyp2p key show {_shown(path)}`") from None
+        raise UsageError(
+            f"{_shown(path)} holds no private key: {error}", f"See `pyp2p key show {_shown(path)}`"
+        ) from None
 
 
 def read_file(path: Path) -> bytes:

@@ -117,6 +117,7 @@ async def _listen(switch: Switch, address: str) -> None:
 
 async def _report(events: AsyncIterator[SwitchEvent], out: Output) -> None:
     """Print who comes and goes."""
+    sheet: dict[str, object]
     async for event in events:
         match event:
             case Connected(connection):

@@ -183,7 +183,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = build_parser().parse_args(arguments)
         command: Command | None = getattr(options, "command", None)
         if options.version or command is None:
-            out.emit("version" if options.version else "start", {}, _versions() if options.version else [START.rstrip()])
+            out.emit(
+                "version" if options.version else "start", {}, _versions() if options.version else [START.rstrip()]
+            )
             code = OK
         else:
             name = " ".join(command.words)

@@ -137,7 +137,7 @@ def _served(text: str) -> tuple[str, str]:
     name, equals, behaviour = text.rpartition("=")
     if not equals or not name.startswith("/") or behaviour not in BEHAVIOURS:
         raise argparse.ArgumentTypeError(
-            f"'{printable(text, 60)}' is no NAME=BEHAVIOUR with a name like /my/1.0.0 and one of {', '.join(BEHAVIOURS)}"
+            f"'{printable(text, 60)}' is no NAME=WHAT, with a name like /my/1.0.0 and one of {', '.join(BEHAVIOURS)}"
         )
     return name, behaviour
 

@@ -20,6 +20,7 @@ from typing import Any, TextIO
 from pyp2p.cli import render
 from pyp2p.cli.failure import CommandFailed, UsageError
 from pyp2p.cli.render import Style
+from pyp2p.errors import printable
 
 SCHEMA = 1
 _MAX_WIDTH = 100
@@ -29,7 +30,9 @@ _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARN
 class Output:
     """One command's way to talk. `gone` is True once nobody reads standard output any more."""
 
-    def __init__(self, *, as_json: bool, stdout: TextIO | None, stderr: TextIO | None, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, *, as_json: bool, stdout: TextIO | None, stderr: TextIO | None, environ: Mapping[str, str]
+    ) -> None:
         self.as_json = as_json
         self.gone = False
         self.on_gone: Callable[[], None] = lambda: None
@@ -162,7 +165,7 @@ def configure_logs(verbose: int, rules: str) -> None:
         name, equals, level = rule.rpartition("=")
         if level.lower() not in _LEVELS:
             names = ", ".join(_LEVELS)
-            raise UsageError(f"PYP2P_LOG: '{render.printable(rule, 60)}' is no NAME=LEVEL with a level of {names}")
+            raise UsageError(f"PYP2P_LOG: '{printable(rule, 60)}' is no NAME=LEVEL with a level of {names}")
         everything = not equals or name in ("*", "pyp2p")
         logger = root if everything else logging.getLogger(name if name.startswith("pyp2p.") else f"pyp2p.{name}")
         logger.setLevel(_LEVELS[level.lower()])

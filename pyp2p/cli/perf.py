@@ -11,7 +11,6 @@ from pyp2p.cli import render
 from pyp2p.cli.failure import OK, UsageError
 from pyp2p.cli.output import Output
 from pyp2p.cli.reach import Reached, protocol_failure, trace_lines, with_connection
-from pyp2p.cli.runner import run as run_trio
 from pyp2p.errors import NoCommonProtocol, P2PError, StageTimeout
 from pyp2p.protocols.perf import PERF_PROTOCOL, PerfResult, run_perf
 from pyp2p.trace import Stage
@@ -38,7 +37,7 @@ def run(options: argparse.Namespace, out: Output) -> int:
         out.emit("perf", facts, [*lines, *result_lines(result, out)])
         return OK
 
-    return run_trio(lambda: with_connection(options, out, work), out)
+    return with_connection(options, out, work)
 
 
 async def transfer(reached: Reached, upload: int, download: int, out: Output) -> PerfResult:
@@ -76,8 +75,8 @@ async def transfer(reached: Reached, upload: int, download: int, out: Output) ->
     except (P2PError, trio.BrokenResourceError) as error:
         raise protocol_failure(reached, error, f"{doing}, and moved {_moved(moved)},") from error
     total = reached.deadline <= trio.current_time()
-    error = StageTimeout(Stage.PROTOCOL, reached.deadline - reached.started if total else STALLED_AFTER)
-    raise protocol_failure(reached, error, f"{doing}, and moved {_moved(moved)},")
+    late = StageTimeout(Stage.PROTOCOL, reached.deadline - reached.started if total else STALLED_AFTER)
+    raise protocol_failure(reached, late, f"{doing}, and moved {_moved(moved)},")
 
 
 def _moved(moved: tuple[int, int]) -> str:

@@ -13,8 +13,7 @@ from pyp2p.cli import render
 from pyp2p.cli.failure import OK, STAGE_CODES, CommandFailed
 from pyp2p.cli.output import Output
 from pyp2p.cli.reach import Reached, protocol_failure, trace_lines, with_connection
-from pyp2p.cli.runner import run as run_trio
-from pyp2p.errors import NoCommonProtocol, P2PError, StageTimeout
+from pyp2p.errors import NoCommonProtocol, P2PError, StageTimeout, printable
 from pyp2p.protocols.ping import PING_PROTOCOL, ping
 from pyp2p.switch.stream import MuxedStream
 from pyp2p.trace import Stage
@@ -77,52 +76,67 @@ def run(options: argparse.Namespace, out: Output) -> int:
             out.emit("ping", {"peer_id": peer, **tally.as_json(), "trace": trace.as_json()}, tally.lines())
         return OK
 
-    return run_trio(lambda: with_connection(options, out, work), out)
+    return with_connection(options, out, work)
 
 
 async def measure(reached: Reached, count: int, interval: float, tally: Tally, out: Output) -> None:
     """Send pings and print a line for each. Raises `CommandFailed` when none came back."""
-    connection, entropy = reached.connection, reached.switch.platform.entropy
-    stream: MuxedStream | None = None
-    why: Exception | None = None
+    pinger = _Pinger(reached)
+    width = len(str(count))
     try:
         for number in range(1, count + 1):
             if number > 1:
                 await trio.sleep(interval)
-            limit = min(LOST_AFTER, reached.deadline - trio.current_time())
-            if limit <= 0 and number > 1:
-                break
+                if trio.current_time() >= reached.deadline:
+                    break
             tally.sent += 1
-            try:
-                with trio.fail_after(max(limit, 0)):
-                    if stream is None:
-                        stream = await connection.open_stream(PING_PROTOCOL)
-                    seconds = await ping(stream, entropy)
-            except NoCommonProtocol as error:
-                raise protocol_failure(reached, error, "Tried to ping") from error
-            except (P2PError, trio.BrokenResourceError, trio.TooSlowError) as error:
-                slow = isinstance(error, trio.TooSlowError)
-                why = StageTimeout(Stage.PROTOCOL, max(limit, 0)) if slow else error
-                line = f"{out.style.bad('lost')}  {number}  {render.printable(str(why), 200)}"
+            seconds = await pinger.ping()
+            if seconds is None:
+                line = f"{number:{width}}  {out.style.bad('lost')}: {printable(str(pinger.why), 200)}"
                 out.emit("round_trip", {"seq": number, "us": None, "lost": True}, [line])
-                if stream is not None:
-                    stream.reset()
-                    stream = None
-                if not connection.is_open:
+                if not reached.connection.is_open:
                     break
             else:
                 tally.times.append(seconds)
-                us = round(seconds * 1e6, 1)
-                out.emit(
-                    "round_trip",
-                    {"seq": number, "us": us, "lost": False},
-                    [f"{str(number).rjust(len(str(count)))}  {render.duration(seconds)}"],
-                )
+                line = f"{number:{width}}  {render.duration(seconds)}"
+                out.emit("round_trip", {"seq": number, "us": round(seconds * 1e6, 1), "lost": False}, [line])
     finally:
-        if stream is not None:
-            await trio.aclose_forcefully(stream)
+        pinger.close()
     if not tally.times:
-        raise _nothing_came_back(reached, why)
+        raise _nothing_came_back(reached, pinger.why)
+
+
+class _Pinger:
+    """Pings over one stream; after a loss over the next."""
+
+    def __init__(self, reached: Reached) -> None:
+        self.why: Exception | None = None
+        self._reached = reached
+        self._stream: MuxedStream | None = None
+
+    async def ping(self) -> float | None:
+        """Seconds of one round trip; None when it was lost, and `why`. Raises `CommandFailed` when nobody serves it."""
+        reached = self._reached
+        limit = max(min(LOST_AFTER, reached.deadline - trio.current_time()), 0)
+        try:
+            with trio.fail_after(limit):
+                if self._stream is None:
+                    self._stream = await reached.connection.open_stream(PING_PROTOCOL)
+                return await ping(self._stream, reached.switch.platform.entropy)
+        except NoCommonProtocol as error:
+            raise protocol_failure(reached, error, "Tried to ping") from error
+        except trio.TooSlowError:
+            self.why = StageTimeout(Stage.PROTOCOL, limit)
+        except (P2PError, trio.BrokenResourceError) as error:
+            self.why = error
+        self.close()
+        return None
+
+    def close(self) -> None:
+        """Give up the stream, without a word."""
+        if self._stream is not None:
+            self._stream.reset()
+            self._stream = None
 
 
 def _nothing_came_back(reached: Reached, why: Exception | None) -> CommandFailed:

@@ -14,6 +14,7 @@ from pyp2p.cli import render
 from pyp2p.cli.failure import CommandFailed, UsageError, dial_failure, step_failure
 from pyp2p.cli.key import load_or_create
 from pyp2p.cli.output import Output
+from pyp2p.cli.runner import run
 from pyp2p.cli.target import Target, parse_target
 from pyp2p.errors import Attempt, P2PError, StageTimeout
 from pyp2p.muxers.base import MuxerFactory
@@ -24,7 +25,7 @@ from pyp2p.peer.keys import Identity
 from pyp2p.security.base import Security
 from pyp2p.security.noise import Noise
 from pyp2p.security.plaintext import Plaintext
-from pyp2p.switch.config import SwitchConfig, Timeouts
+from pyp2p.switch.config import SwitchConfig
 from pyp2p.switch.connection import Connection
 from pyp2p.switch.switch import Switch, open_switch
 from pyp2p.trace import Stage, Trace
@@ -64,33 +65,51 @@ def identity(options: argparse.Namespace, out: Output) -> Identity | None:
     return load_or_create(options.key, out) if options.key else None
 
 
-async def with_connection(
-    options: argparse.Namespace, out: Output, work: Callable[[Reached], Awaitable[int]], config: SwitchConfig | None = None
+def with_connection(
+    options: argparse.Namespace,
+    out: Output,
+    work: Callable[[Reached], Awaitable[int]],
+    config: SwitchConfig | None = None,
 ) -> int:
-    """Connect to the target of `options` and run `work`; failures are shown. Returns the exit code."""
+    """Connect to the target of `options`, run `work` and return the exit code; failures of both are shown."""
     target = parse_target(options.target)
     who = identity(options, out)
     seconds = options.timeout or CONNECT_SECONDS
     used = _config(seconds, config or SwitchConfig())
-    async with open_switch(who, config=used, **stack(options)) as switch:
-        started = trio.current_time()
-        deadline = started + (options.timeout or math.inf)
-        out.status(lambda: f"connecting to {target} .. {trio.current_time() - started:.1f} s")
-        try:
-            connection = await _connect(switch, target, seconds)
-            out.status(None)
-            return await work(Reached(switch, connection, started, trio.current_time() - started, deadline))
-        except CommandFailed as failure:
-            if options.trace and not out.as_json:
-                show_traces(failure.attempts, out)
-            out.fail(failure, options.command.words[0])
-            return failure.code
+
+    async def command() -> int:
+        async with open_switch(who, config=used, **stack(options)) as switch:
+            return await _connected(switch, target, options, out, work)
+
+    return run(command, out)
+
+
+async def _connected(
+    switch: Switch,
+    target: Target,
+    options: argparse.Namespace,
+    out: Output,
+    work: Callable[[Reached], Awaitable[int]],
+) -> int:
+    seconds = options.timeout or CONNECT_SECONDS
+    started = trio.current_time()
+    deadline = started + (options.timeout or math.inf)
+    out.status(lambda: f"connecting to {target} .. {trio.current_time() - started:.1f} s")
+    try:
+        connection = await _connect(switch, target, seconds)
+        out.status(None)
+        return await work(Reached(switch, connection, started, trio.current_time() - started, deadline))
+    except CommandFailed as failure:
+        if options.trace and not out.as_json:
+            _show_traces(failure.attempts, out)
+        out.fail(failure, options.command.words[0])
+        return failure.code
 
 
 def _config(seconds: float, config: SwitchConfig) -> SwitchConfig:
     """The switch's own deadlines pass before ours: it knows at which stage."""
     times = config.timeouts
-    bounded: Timeouts = replace(
+    bounded = replace(
         times,
         dial=seconds,
         dial_address=min(times.dial_address, seconds),
@@ -98,7 +117,7 @@ def _config(seconds: float, config: SwitchConfig) -> SwitchConfig:
         identify=min(times.identify, seconds),
         resolve=min(times.resolve, seconds),
     )
-    return replace(config, timeouts=bounded, perf=config.perf)
+    return replace(config, timeouts=bounded)
 
 
 async def _connect(switch: Switch, target: Target, seconds: float) -> Connection:
@@ -109,9 +128,9 @@ async def _connect(switch: Switch, target: Target, seconds: float) -> Connection
             raise dial_failure(error, str(target)) from error
     made = switch.connections()
     if made:
-        error = StageTimeout(Stage.IDENTIFY, seconds)
-        attempt = Attempt(text(made[0].remote), Stage.IDENTIFY, error, made[0].trace)
-        raise step_failure(Stage.IDENTIFY, error, f"Tried {target}", [attempt])
+        late = StageTimeout(Stage.IDENTIFY, seconds)
+        attempt = Attempt(text(made[0].remote), Stage.IDENTIFY, late, made[0].trace)
+        raise step_failure(Stage.IDENTIFY, late, f"Tried {target}", [attempt])
     raise step_failure(Stage.CONNECT, StageTimeout(Stage.CONNECT, seconds), f"Tried {target}")
 
 
@@ -124,8 +143,9 @@ def require_identify(reached: Reached) -> None:
     if error is None:
         seconds = reached.switch.config.timeouts.identify
         error = StageTimeout(Stage.IDENTIFY, seconds)
-    attempt = Attempt(text(connection.remote), Stage.IDENTIFY, error, connection.trace)
-    raise step_failure(Stage.IDENTIFY, error, f"Tried {attempt.address}", [attempt])
+    stage = Stage.IDENTIFY if connection.verified else Stage.MUXER_SELECT  # proposed, and never confirmed
+    attempt = Attempt(text(connection.remote), stage, error, connection.trace)
+    raise step_failure(stage, error, f"Tried {attempt.address}", [attempt])
 
 
 def protocol_failure(reached: Reached, error: BaseException, doing: str) -> CommandFailed:
@@ -179,7 +199,7 @@ def fact_rows(sheet: dict[str, Any]) -> list[tuple[str, object]]:
     ]
 
 
-def show_traces(attempts: Sequence[Attempt], out: Output) -> None:
+def _show_traces(attempts: Sequence[Attempt], out: Output) -> None:
     """The step tables of failed attempts."""
     for attempt in attempts:
         lines = trace_lines(attempt.trace, out)
@@ -197,18 +217,3 @@ def check_no_conflict(options: argparse.Namespace, *names: str) -> None:
     given = [f"--{name}" for name in names if getattr(options, name) not in (None, [])]
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)} exclude each other")
-
-
-__all__ = [
-    "CONNECT_SECONDS",
-    "Reached",
-    "check_no_conflict",
-    "fact_rows",
-    "facts",
-    "identity",
-    "protocol_failure",
-    "require_identify",
-    "stack",
-    "trace_lines",
-    "with_connection",
-]

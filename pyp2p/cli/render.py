@@ -53,7 +53,7 @@ def fields(rows: Sequence[tuple[str, object]], style: Style) -> list[str]:
         if value is None:
             continue
         values = [str(each) for each in value] if isinstance(value, (list, tuple)) else [str(value)]
-        shown = [printable(each, _SHOWN) for each in values[:MAX_LIST]]
+        shown = [printable(each, _SHOWN) or "-" for each in values[:MAX_LIST]]
         if len(values) > MAX_LIST:
             shown.append(f"... and {len(values) - MAX_LIST} more (--json shows all)")
         for position, each in enumerate(shown or ["-"]):
@@ -128,7 +128,7 @@ def parse_size(text: str) -> int:
     if found is None:
         raise ValueError(f"'{printable(text, 40)}' is no size like 64MB, 1GiB or 4096")
     whole, fraction, unit, binary = found.groups()
-    factor = (1024 if binary else 1000) ** (" kmgt".index(unit.lower()) if unit else 0)
+    factor: int = (1024 if binary else 1000) ** (" kmgt".index(unit.lower()) if unit else 0)
     count = int(whole) * factor
     if fraction:
         count += int(fraction) * factor // 10 ** len(fraction)

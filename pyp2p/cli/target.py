@@ -42,8 +42,11 @@ def parse_target(given: str) -> Target:
     try:
         target = _parse(given.strip())
     except InvalidMultiaddr as error:
-        where = {} if error.position is None else {"position": error.position}
-        raise UsageError(f"not an address: '{printable(given)}': {error}", FORMS, **where) from None
+        failure = UsageError(f"not an address: '{printable(given)}': {error.reason}", FORMS)
+        if error.position is not None and given.startswith("/"):
+            failure.reason += f" (at position {error.position})"
+            failure.facts = {"position": error.position}
+        raise failure from None
     if not target.address.to_bytes():
         raise _only_an_id(str(target.peer))
     if is_unspecified(target.address):

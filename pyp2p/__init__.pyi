@@ -56,7 +56,6 @@ from pyp2p.transports.tcp import Tcp
 __version__: str
 
 __all__ = [
-    "__version__",
     "AddressKind",
     "AdmissionRefused",
     "AllowAll",
@@ -122,6 +121,7 @@ __all__ = [
     "Trace",
     "WireError",
     "Yamux",
+    "__version__",
     "open_switch",
     "parse_multiaddr",
 ]

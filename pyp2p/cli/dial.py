@@ -14,7 +14,7 @@ from pyp2p.cli.output import Output
 from pyp2p.cli.reach import Reached, fact_rows, facts, require_identify, trace_lines, with_connection
 from pyp2p.errors import printable
 from pyp2p.switch.config import SwitchConfig, Timeouts
-from pyp2p.switch.connection import Connection, ConnectionStats
+from pyp2p.switch.connection import CloseReason, Connection, ConnectionStats
 from pyp2p.switch.events import Identified, SwitchEvent
 
 HEARTBEAT = 5.0  # seconds: whoever watches a connection wants to see that it lives
@@ -34,27 +34,28 @@ def run(options: argparse.Namespace, out: Output) -> int:
         if options.hold or not out.as_json:  # in JSON a connection that is not held is one line
             out.emit("connected", facts(reached), lines)
         held_from = trio.current_time()
-        if options.hold:
-            async with reached.switch.watch() as events:
-                with trio.move_on_after(options.hold):
-                    await _report(connection, events, held_from, out)
+        try:
+            if options.hold:
+                async with reached.switch.watch() as events:
+                    with trio.move_on_after(options.hold):
+                        await _report(connection, events, held_from, out)
+        except trio.Cancelled:
+            _tell_end(reached, trio.current_time() - held_from, out)
+            raise
         held = trio.current_time() - held_from
-        if connection.reason is None:
-            await connection.aclose()
-        reason = connection.reason
-        ended_by = "us" if reason is None else reason.by
-        why = "closed" if reason is None else str(reason)
-        sheet = {
-            **facts(reached),
-            "held_seconds": round(held, 3),
-            "ended_by": ended_by,
-            "reason": printable(why, 300),
-        }
-        who = {"us": "by us", "peer": "by the peer", "network": "by the network"}[ended_by]
-        out.emit("dial", sheet, [f"ended after {render.duration(held)} {who}: {printable(why, 300)}"])
+        await connection.aclose()
+        _tell_end(reached, held, out)
         return OK
 
     return with_connection(options, out, work, config)
+
+
+def _tell_end(reached: Reached, held: float, out: Output) -> None:
+    reason = reached.connection.reason or CloseReason("closed", "interrupted")
+    why = printable(str(reason), 300)
+    sheet = {**facts(reached), "held_seconds": round(held, 3), "ended_by": reason.by, "reason": why}
+    who = {"us": "by us", "peer": "by the peer"}.get(reason.by, "by the network")
+    out.emit("dial", sheet, [f"ended after {render.duration(held)} {who}: {why}"])
 
 
 async def _report(connection: Connection, events: AsyncIterator[SwitchEvent], since: float, out: Output) -> None:

@@ -90,7 +90,6 @@ class CommandFailed(Exception):
         reason: str,
         advice: str = "",
         attempts: Sequence[Attempt] = (),
-        **facts: object,
     ) -> None:
         super().__init__(reason)
         self.stage = stage
@@ -98,7 +97,7 @@ class CommandFailed(Exception):
         self.reason = reason
         self.advice = advice
         self.attempts = list(attempts)
-        self.facts = facts
+        self.facts: dict[str, object] = {}  # further fields of the error line
 
     def as_json(self) -> dict[str, object]:
         """The fields of the error line."""
@@ -123,8 +122,8 @@ class CommandFailed(Exception):
 class UsageError(CommandFailed):
     """The command was asked for something that makes no sense."""
 
-    def __init__(self, reason: str, advice: str = "", **facts: object) -> None:
-        super().__init__("usage", USAGE, reason, advice, **facts)
+    def __init__(self, reason: str, advice: str = "") -> None:
+        super().__init__("usage", USAGE, reason, advice)
 
 
 def exit_code(stage: Stage, error: BaseException) -> int:

@@ -149,14 +149,18 @@ def forget_stdout() -> None:
         return
 
 
+class _LogHandler(logging.StreamHandler[TextIO]):
+    """Ours, so that it is there once."""
+
+
 def configure_logs(verbose: int, rules: str) -> None:
     """Logs of `pyp2p.*` on standard error: `verbose` 0 warnings, 1 info, 2 debug; `rules` like `noise=debug,*=info`.
 
     Raises `UsageError` for rules that make no sense.
     """
     root = logging.getLogger("pyp2p")
-    if not root.handlers:
-        handler = logging.StreamHandler()
+    if not any(isinstance(handler, _LogHandler) for handler in root.handlers):
+        handler = _LogHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s %(message)s"))
         root.addHandler(handler)
         root.propagate = False

@@ -177,7 +177,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (without the program's name) and return the exit code."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     prepare_streams()
-    out = _output("--json" in arguments, os.environ)
+    out = Output(as_json="--json" in arguments, stdout=sys.stdout, stderr=sys.stderr, environ=os.environ)
     name = ""
     try:
         options = build_parser().parse_args(arguments)
@@ -206,7 +206,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _output(as_json: bool, environ: Mapping[str, str]) -> Output:
-    return Output(as_json=as_json, stdout=sys.stdout, stderr=sys.stderr, environ=environ)
+    plain = Output(as_json=as_json, stdout=sys.stdout, stderr=sys.stderr, environ=environ)
+    if not plain.style.color:
+        return plain
+    try:
+        from pyp2p.cli.rich_output import RichOutput
+    except ImportError:  # the extra is not installed
+        return plain
+    return RichOutput(as_json=as_json, stdout=sys.stdout, stderr=sys.stderr, environ=environ)
 
 
 def _versions() -> list[str]:

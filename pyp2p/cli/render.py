@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pyp2p.errors import printable
 
 MAX_LIST = 100  # values of one field that are shown: a peer may name a thousand protocols
-_SHOWN = 300  # characters of one remote value
+MAX_CELL = 300  # characters of one remote value
 _RESET = "\x1b[0m"
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 _SIZE = re.compile(r"(\d{1,20})(?:\.(\d{1,9}))?\s*(?:([kmgt])(i?))?b?", re.IGNORECASE | re.ASCII)
@@ -53,7 +54,7 @@ def fields(rows: Sequence[tuple[str, object]], style: Style) -> list[str]:
         if value is None:
             continue
         values = [str(each) for each in value] if isinstance(value, (list, tuple)) else [str(value)]
-        shown = [printable(each, _SHOWN) or "-" for each in values[:MAX_LIST]]
+        shown = [printable(each, MAX_CELL) or "-" for each in values[:MAX_LIST]]
         if len(values) > MAX_LIST:
             shown.append(f"... and {len(values) - MAX_LIST} more (--json shows all)")
         for position, each in enumerate(shown or ["-"]):
@@ -64,7 +65,7 @@ def fields(rows: Sequence[tuple[str, object]], style: Style) -> list[str]:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], style: Style, right: Collection[int] = ()) -> list[str]:
     """An aligned table; the columns in `right` are aligned to the right. Cells are escaped here."""
-    cells = [[printable(cell, _SHOWN) for cell in row] for row in rows]
+    cells = [[printable(cell, MAX_CELL) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in [list(head), *cells]) for column in range(len(head))]
 
     def line(row: Sequence[str]) -> str:
@@ -74,28 +75,21 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], style: Style, righ
     return [style.dim(line(head)), *(line(row) for row in cells)]
 
 
-def trace_rows(steps: Sequence[Mapping[str, object]]) -> list[list[str]]:
-    """The cells of a trace (`Trace.as_json()`), below `TRACE_HEAD`."""
-    return [
-        [
-            str(step["stage"]),
-            str(step["detail"]),
-            f"{step['at_ms']:.1f}",
-            f"{step['ms']:.1f}",
-            str(step["bytes_out"]),
-            str(step["bytes_in"]),
-        ]
-        for step in steps
-    ]
+def trace_rows(steps: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """The cells of a trace (`Trace.as_json()`), below `TRACE_HEAD`: steps, and the flights inside them."""
+    rows = []
+    for step in steps:
+        sizes = [str(step["bytes_out"]), str(step["bytes_in"])]
+        rows.append([step["stage"], step["detail"], f"{step['at_ms']:.1f}", f"{step['ms']:.1f}", *sizes])
+        for flight in step["flights"]:
+            out, came = flight.get("out"), flight.get("in")
+            sizes = [str(out or ""), str(came or "")]
+            rows.append(["", "- sent" if out else "- received", f"{flight['ms']:.1f}", "", *sizes])
+    return rows
 
 
 TRACE_HEAD = ("step", "detail", "at ms", "took ms", "sent", "received")
 TRACE_RIGHT = (2, 3, 4, 5)
-
-
-def trace_table(steps: Sequence[Mapping[str, object]], style: Style) -> list[str]:
-    """The step table of `--trace`."""
-    return table(TRACE_HEAD, trace_rows(steps), style, TRACE_RIGHT)
 
 
 def duration(seconds: float) -> str:

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import re
 
 import pytest
 
@@ -118,3 +119,12 @@ def test_logs_by_verbosity_and_rules() -> None:
     assert len([handler for handler in root.handlers if handler not in there]) == 1
     with pytest.raises(UsageError):
         configure_logs(0, "noise=loud")
+
+
+def test_tables_of_rich_say_the_same_in_colour() -> None:
+    rows = [["connect", "[red]/ip4/1.2.3.4[/red]\x1b[2J", "12.5"], ["", "x", "1"]]
+    rich = pytest.importorskip("pyp2p.cli.rich_output")
+    painted = rich.RichOutput(as_json=False, stdout=Terminal(), stderr=None, environ={})
+    plain = [line.split() for line in output().table(("step", "detail", "ms"), rows, (2,))]
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in painted.table(("step", "detail", "ms"), rows, (2,))]
+    assert [line.split() for line in lines] == plain

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyp2p.cli.render import Style, duration, fields, parse_size, rate, size, table, trace_table
+from pyp2p.cli.render import Style, duration, fields, parse_size, rate, size, table, trace_rows
 
 PLAIN = Style()
 
@@ -31,11 +31,14 @@ def test_tables_align_left_and_right() -> None:
     assert table(("step", "ms"), rows, PLAIN, (1,)) == ["step       ms", "connect     1", "x        1000"]
 
 
-def test_trace_table_has_a_line_for_each_step() -> None:
-    step = {"stage": "connect", "detail": "/a\x1b", "at_ms": 0.0, "ms": 1.26, "bytes_out": 3, "bytes_in": 4}
-    head, line = trace_table([step], PLAIN)
-    assert head.split() == ["step", "detail", "at", "ms", "took", "ms", "sent", "received"]
-    assert line.split() == ["connect", "/a\\x1b", "0.0", "1.3", "3", "4"]
+def test_a_trace_has_a_row_for_each_step_and_each_flight() -> None:
+    flights = [{"ms": 0.5, "out": 3}, {"ms": 1.2, "in": 4}]
+    step = {"stage": "connect", "detail": "/a", "at_ms": 0.0, "ms": 1.26, "bytes_out": 3, "bytes_in": 4}
+    assert trace_rows([step | {"flights": flights}]) == [
+        ["connect", "/a", "0.0", "1.3", "3", "4"],
+        ["", "- sent", "0.5", "", "3", ""],
+        ["", "- received", "1.2", "", "", "4"],
+    ]
 
 
 def test_colour_comes_after_the_padding() -> None:

@@ -37,6 +37,9 @@ from pyp2p.trace import Stage
 
 logger = logging.getLogger("pyp2p.connection")
 
+AGENT_PREFIX = "pyp2p/"  # of peers that are of our kind
+_FIN_PATIENCE = 1.0  # seconds that the end of a stream waits for the answer to its proposal
+
 
 @dataclass(frozen=True, slots=True)
 class CloseReason:
@@ -81,6 +84,15 @@ class Connection:
     and `reason` says why.
     """
 
+    rtt: float | None = None
+    info: IdentifyInfo | None = None
+    reason: CloseReason | None = None
+    error: Exception | None = None
+    identify_error: Exception | None = None
+    broken: trio.BrokenResourceError | None = None
+    admitted = False
+    draining = False
+
     def __init__(
         self,
         connection_id: int,
@@ -106,18 +118,10 @@ class Connection:
         self.muxer = upgraded.muxer
         self.opened_at = trio.current_time()
         self.opened_at_wall = opened_at_wall
-        self.rtt: float | None = None
-        self.info: IdentifyInfo | None = None
         self.identified = trio.Event()
         self.closed = trio.Event()
-        self.reason: CloseReason | None = None
-        self.error: Exception | None = None
-        self.identify_error: Exception | None = None
-        self.admitted = False
-        self.draining = False
         self.stats = ConnectionStats()
         self.streams: dict[SubStream, MuxedStream] = {}
-        self.broken: trio.BrokenResourceError | None = None
         self._raw = raw.stream
         self._channel = upgraded.channel
         self._select = upgraded.select
@@ -143,6 +147,7 @@ class Connection:
         self._openers = trio.lowlevel.ParkingLot()
         self._unselected: dict[SubStream, float] = {}
         self._half_closed: dict[SubStream, float] = {}
+        self._held_fins: dict[SubStream, float] = {}
         self._heartbeat = Heartbeat(timeouts.heartbeat_interval, timeouts.heartbeat_timeout, self.opened_at)
 
     def __repr__(self) -> str:
@@ -325,6 +330,7 @@ class Connection:
         self.streams.clear()
         self._unselected.clear()
         self._half_closed.clear()
+        self._held_fins.clear()
         for stream in streams:
             stream.on_reset()
         self._writer.drop()
@@ -485,6 +491,13 @@ class Connection:
         self._held.append(stream)
         self._on_stream(stream)
 
+    def holds_fin(self, stream: MuxedStream) -> bool:
+        """True unless the peer is of our kind: the end of an unanswered stream waits for the answer, but not long."""
+        if self.info is not None and (self.info.agent or "").startswith(AGENT_PREFIX):
+            return False
+        self._held_fins[stream.sub] = trio.current_time() + _FIN_PATIENCE
+        return True
+
     def half_closed(self, stream: MuxedStream) -> None:
         """The application is done with a stream whose other end is still open: it gets a while to end, then a reset."""
         self._half_closed[stream.sub] = trio.current_time() + self._timeouts.half_closed
@@ -495,6 +508,7 @@ class Connection:
         self.streams.pop(sub, None)
         self._unselected.pop(sub, None)
         self._half_closed.pop(sub, None)
+        self._held_fins.pop(sub, None)
 
     # --- writing
 
@@ -533,8 +547,10 @@ class Connection:
         if self._writer.size and now - self._writer.progress_at > self._timeouts.write:
             self.fail(CloseReason("write_stalled", f"the peer read nothing for {self._timeouts.write:g} s", "peer"))
             return
-        self._expire(self._unselected, now)
-        self._expire(self._half_closed, now)
+        for stream in self._expired(self._held_fins, now):
+            stream.release_fin()
+        for stream in [*self._expired(self._unselected, now), *self._expired(self._half_closed, now)]:
+            stream.reset()
         events = self.muxer.tick(now)
         if events:
             self._handle(events)
@@ -543,7 +559,8 @@ class Connection:
         if self.muxer.pending:
             self.flush()
 
-    def _expire(self, deadlines: dict[SubStream, float], now: float) -> None:
+    def _expired(self, deadlines: dict[SubStream, float], now: float) -> list[MuxedStream]:
+        """Take out the streams whose deadline has passed."""
         expired = []
         for sub, deadline in deadlines.items():  # in the order of insertion, which is the order of the deadlines
             if deadline > now:
@@ -551,8 +568,7 @@ class Connection:
             expired.append(sub)
         for sub in expired:
             del deadlines[sub]
-            if (stream := self.streams.get(sub)) is not None:
-                stream.reset()
+        return [self.streams[sub] for sub in expired if sub in self.streams]
 
     def heartbeat(self, now: float) -> bool:
         """Send a ping when one is due and end the connection when an answer is overdue.

@@ -34,7 +34,7 @@ from pyp2p.platform import Platform
 from pyp2p.protocols.ping import PING_PROTOCOL, ping
 from pyp2p.security.base import SecureChannel
 from pyp2p.switch.config import SwitchConfig
-from pyp2p.switch.connection import CloseReason, Connection
+from pyp2p.switch.connection import AGENT_PREFIX, CloseReason, Connection
 from pyp2p.switch.events import Connected, Disconnected, EventHub, Identified
 from pyp2p.switch.gater import ConnectionGater
 from pyp2p.switch.handlers import Mounted, ProtocolTable, run_connection, run_guarded, run_handler
@@ -48,7 +48,6 @@ from pyp2p.transports.base import RawConn
 logger = logging.getLogger("pyp2p.switch")
 
 _TELLTALE = (IDENTIFY_PROTOCOL, PUSH_PROTOCOL)  # an isolated connection does not say who and where we are
-AGENT_PREFIX = "pyp2p/"
 _DRAIN_GRACE = 2.0  # seconds a duplicate stays after its last stream: one opened in the race completes
 
 

@@ -75,6 +75,10 @@ class Carrier(Protocol):
         """An inbound stream has named its protocol."""
         ...
 
+    def holds_fin(self, stream: MuxedStream) -> bool:
+        """True when the end of an unanswered stream has to wait for the answer; `release_fin` is called in time."""
+        ...
+
     def half_closed(self, stream: MuxedStream) -> None:
         """The application is done with a stream whose other end is still open."""
         ...
@@ -99,6 +103,7 @@ class MuxedStream(trio.abc.HalfCloseableStream):
         "_chunks",
         "_closed",
         "_failure",
+        "_fin_held",
         "_prefix",
         "_reader",
         "_reading",
@@ -121,6 +126,7 @@ class MuxedStream(trio.abc.HalfCloseableStream):
         self._chunks: deque[bytes | bytearray | memoryview] = deque()
         self._closed = False
         self._failure: P2PError | None = None
+        self._fin_held = False
         self._reader: trio.lowlevel.Task | None = None
         self._writer: trio.lowlevel.Task | None = None
         self._reading = False
@@ -189,13 +195,12 @@ class MuxedStream(trio.abc.HalfCloseableStream):
         """End our direction; the peer reads everything sent before and then the end. Idempotent."""
         if self._writing:
             raise trio.BusyResourceError("another task is sending on this stream")
-        if self._sub.fin_sent and not self._closed:
+        if (self._sub.fin_sent or self._fin_held) and not self._closed:
             await trio.lowlevel.checkpoint()
             return
         self._check_sendable()
         await trio.lowlevel.checkpoint_if_cancelled()
-        self._send_prefix()
-        self.connection.muxer.fin(self._sub)
+        self._send_fin()
         self.connection.flush()
         self._forget_if_over()
         await trio.lowlevel.cancel_shielded_checkpoint()
@@ -203,7 +208,7 @@ class MuxedStream(trio.abc.HalfCloseableStream):
     def _check_sendable(self) -> None:
         if self._closed:
             raise trio.ClosedResourceError("the stream was closed here")
-        if self._sub.fin_sent:
+        if self._sub.fin_sent or self._fin_held:
             raise trio.ClosedResourceError("send_eof was called on this stream")
         self._check_alive()
 
@@ -223,6 +228,23 @@ class MuxedStream(trio.abc.HalfCloseableStream):
         prefix, self._prefix = self._prefix, b""
         if prefix and self._sub.reset_code is None and self.connection.broken is None:
             self.connection.muxer.send(self._sub, prefix)
+
+    def _send_fin(self) -> None:
+        """End our direction, now or when the peer has answered our proposal: js-libp2p (3.3) misses an end that arrives
+        before its handler runs, and then waits for ever."""
+        self._send_prefix()
+        if self._select is not None and not self._sub.inbound and self.connection.holds_fin(self):
+            self._fin_held = True
+        else:
+            self.connection.muxer.fin(self._sub)
+
+    def release_fin(self) -> None:
+        """Queue the end that was held back."""
+        if self._fin_held:
+            self._fin_held = False
+            if self._sub.reset_code is None and self.connection.broken is None:
+                self.connection.muxer.fin(self._sub)
+                self._forget_if_over()
 
     def flush_prefix(self) -> None:
         """Queue negotiation bytes that still wait for company."""
@@ -320,9 +342,8 @@ class MuxedStream(trio.abc.HalfCloseableStream):
             self._closed = True
             sub = self._sub
             if sub.reset_code is None and self.connection.broken is None:
-                if not sub.fin_sent:
-                    self._send_prefix()
-                    self.connection.muxer.fin(sub)
+                if not (sub.fin_sent or self._fin_held):
+                    self._send_fin()
                 if not sub.fin_received:
                     self.connection.half_closed(self)
                 self.connection.flush()
@@ -436,6 +457,7 @@ class MuxedStream(trio.abc.HalfCloseableStream):
         if self._sub.inbound:
             self.connection.selected(self)
         else:
+            self.release_fin()
             self._wake_reader()
         return rest
 

@@ -21,6 +21,7 @@ from pyp2p.errors import (
     NoCommonProtocol,
     P2PError,
     RemoteError,
+    SecurityError,
     StageTimeout,
 )
 from pyp2p.identify.wire import IdentifyInfo
@@ -138,7 +139,7 @@ class Connection:
         self._handlers = 0
         self._closing = False
         self._remote_goaway: int | None = None
-        self._corked = self._rtt_asked = False
+        self._corked = self._mute = self._rtt_asked = False
         self._held: list[MuxedStream] = []
         self._writer = Writer(
             raw.stream, limits.write_backlog, held=self._holds_back, release=self._uncork, failed=self._lost
@@ -373,6 +374,8 @@ class Connection:
     def _refuse(self, error: P2PError) -> None:
         """The peer broke a rule: tell it as far as that goes without waiting, and end."""
         code = error.goaway_code if isinstance(error, MuxerError) else 1
+        if isinstance(error, SecurityError):
+            self._mute = True  # the channel is dead in both directions: nothing can be said any more
         self.muxer.goaway(code)
         self._uncork()
         self.fail(CloseReason("violation", str(error), "peer", code), error)
@@ -514,7 +517,7 @@ class Connection:
 
     def flush(self) -> None:
         """Seal all queued frames and send what the socket takes now; the rest is left to the writer task."""
-        if self._corked or self.broken is not None:
+        if self._corked or self._mute or self.broken is not None:
             return
         chunks = self.muxer.take_output()
         if not chunks and not self._unsent:

@@ -22,6 +22,8 @@ logger = logging.getLogger("pyp2p.handlers")
 Handler = Callable[[MuxedStream], Awaitable[None]]
 Matcher = Callable[[str], bool]
 
+# What a handler may let through when the network or the peer fails it: no line above DEBUG.
+_NETWORK = (P2PError, OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
 HANDLER_FAILED = 1  # the reset code that tells the peer of a crash here; go-libp2p has no registered meaning for it
 
 
@@ -95,7 +97,7 @@ async def run_handler(stream: MuxedStream, handler: Handler) -> None:
         await handler(stream)
     except Exception as error:
         stream.reset(HANDLER_FAILED)
-        expected = isinstance(error, (P2PError, OSError, trio.BrokenResourceError, trio.ClosedResourceError))
+        expected = isinstance(error, _NETWORK)
         logger.log(
             logging.DEBUG if expected else logging.ERROR,
             "handler failed peer=%s protocol=%s error=%s",

@@ -1,7 +1,7 @@
 """Where hostile peers are tried: a victim, a bystander that must not notice, and the oracle of every case.
 
-The oracle: the bystander's echo works before, during and after; when the attack is over all counters of the victim stand
-where they stood before; nothing is logged at WARNING or above, and nothing with a traceback above DEBUG.
+The oracle: the bystander's echo works before, during and after; when the attack is over all counters of the victim
+stand where they stood before; nothing is logged at WARNING or above, and nothing with a traceback above DEBUG.
 """
 
 import logging

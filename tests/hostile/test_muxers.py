@@ -1,0 +1,251 @@
+"""Hostile cases 18 to 32 against a whole switch: what a peer does with streams after an honest handshake."""
+
+import struct
+from contextlib import suppress
+
+import pytest
+import trio
+
+from pyp2p.muxers.mplex import Mplex
+from pyp2p.muxers.yamux import Yamux
+from pyp2p.switch.config import Limits, SwitchConfig
+from pyp2p.switch.events import Disconnected
+from pyp2p.switch.switch import open_switch
+from pyp2p.testing import Sim, simulated
+from tests.hostile.arena import ECHO, arena
+
+pytestmark = pytest.mark.hostile
+
+DATA, WINDOW, PING, GOAWAY = range(4)
+SYN, ACK, FIN, RST = 1, 2, 4, 8
+MPLEX = "/mplex/6.7.0"
+SELECT_ECHO = b"\x13/multistream/1.0.0\n\x0c/echo/1.0.0\n"
+
+
+def frame(kind: int, flags: int, stream: int, length: int, body: bytes = b"", version: int = 0) -> bytes:
+    return struct.pack(">BBHII", version, kind, flags, stream, length) + body
+
+
+def opened(stream: int, payload: bytes = b"") -> bytes:
+    body = SELECT_ECHO + payload
+    return frame(DATA, SYN, stream, len(body), body)
+
+
+VIOLATIONS = {
+    "018 data over the window with SYN": frame(DATA, SYN, 1, 262_145),
+    "018 data over the window later": opened(1) + frame(DATA, 0, 1, 262_145),
+    "019 window overflow": opened(1) + frame(WINDOW, 0, 1, 0xFFFFFFFF) * 2,
+    "020 window overflow with SYN": frame(WINDOW, SYN, 1, 0xFFFFFFFF),
+    "021 data of 4 GiB": opened(1) + frame(DATA, 0, 1, 0xFFFFFFFF),
+    "025 version 1": frame(DATA, 0, 1, 0, version=1),
+    "025 type 4": frame(4, 0, 1, 0),
+    "025 data on stream 0": frame(DATA, 0, 0, 1, b"x"),
+    "025 SYN with our parity": frame(WINDOW, SYN, 2, 0),
+    "025 SYN twice": opened(1) + frame(WINDOW, SYN, 1, 0),
+    "025 data after FIN": opened(1) + frame(DATA, FIN, 1, 0) + frame(DATA, 0, 1, 1, b"x"),
+}
+
+
+@pytest.mark.parametrize("name", VIOLATIONS, ids=str)
+@simulated(seeds=(1,))
+async def test_hostile_018_to_025_a_violation_ends_the_connection_with_goaway(sim: Sim, name: str) -> None:
+    async with arena(sim) as scene, scene.victim.watch() as events:
+        attacker = await scene.attack()
+        await attacker.send(VIOLATIONS[name])
+        with trio.fail_after(3):
+            said = await attacker.receive_until_closed()
+            async for event in events:
+                if isinstance(event, Disconnected):
+                    assert (event.reason.code, event.reason.by) == ("violation", "peer")
+                    break
+        assert frame(GOAWAY, 0, 0, 1) in said
+
+
+TOLERATED = {
+    "unknown flags": frame(WINDOW, 0x80, 1, 1),
+    "ACK twice": frame(WINDOW, ACK, 1, 0) * 2,
+    "FIN twice": frame(WINDOW, FIN, 1, 0) * 2,
+    "RST twice and data after it": frame(WINDOW, RST, 1, 0) * 2 + frame(DATA, 0, 1, 3, b"abc"),
+    "a stream that never was": frame(DATA, 0, 77, 3, b"abc"),
+    "pong nobody asked for": frame(PING, ACK, 0, 7),
+}
+
+
+@pytest.mark.parametrize("name", TOLERATED, ids=str)
+@simulated(seeds=(1,))
+async def test_hostile_025_026_what_honest_peers_do_late_is_tolerated(sim: Sim, name: str) -> None:
+    async with arena(sim) as scene:
+        attacker = await scene.attack()
+        await attacker.send(opened(1) + TOLERATED[name] + frame(PING, SYN, 0, 99))
+        await _until_said(attacker, frame(PING, ACK, 0, 99))
+        await attacker.stream.aclose()
+
+
+async def _until_said(attacker, wanted: bytes) -> None:
+    said = b""
+    with trio.fail_after(2):
+        while wanted not in said:
+            said += b"".join(attacker.channel.open(await attacker.stream.receive_some()))
+
+
+async def _flood(attacker, pieces) -> None:
+    """Send as long as the victim takes it; do not read."""
+    with suppress(trio.BrokenResourceError):
+        for piece in pieces:
+            await attacker.send(piece)
+
+
+@simulated(seeds=(1,))
+async def test_hostile_022_a_flood_of_streams_by_a_peer_that_does_not_read(sim: Sim) -> None:
+    async with arena(sim) as scene:
+        attacker = await scene.attack()
+        batches = [
+            b"".join(frame(WINDOW, SYN, 2 * n + 1, 0) for n in range(s, s + 500)) for s in range(0, 100_000, 500)
+        ]
+        with trio.move_on_after(40):
+            await _flood(attacker, batches)
+        most = max((len(c.streams) for c in scene.victim.connections()), default=0)
+        assert most <= scene.victim.config.limits.muxer.max_unaccepted + 1
+        await attacker.stream.aclose()
+
+
+@simulated(seeds=(1,))
+async def test_hostile_023_rapid_reset_ends_the_connection(sim: Sim) -> None:
+    async with arena(sim) as scene:
+        attacker = await scene.attack()
+        pair = b"".join(frame(WINDOW, SYN, 2 * n + 1, 0) + frame(WINDOW, RST, 2 * n + 1, 0) for n in range(20_000))
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_flood, attacker, [pair[at : at + 48_000] for at in range(0, len(pair), 48_000)])
+                await attacker.receive_until_closed()
+
+
+@simulated(seeds=(1,))
+async def test_hostile_024_streams_that_never_name_a_protocol_are_reset_in_time(sim: Sim) -> None:
+    async with arena(sim) as scene:
+        attacker = await scene.attack()
+        half = b"\x13/multistream/1.0.0\n\x0c/ech"
+        await attacker.send(b"".join(frame(DATA, SYN, 2 * n + 1, len(half), half) for n in range(200)))
+        await trio.sleep(0.5)
+        connection = next(c for c in scene.victim.connections() if len(c.streams) > 100)
+        assert len(connection.streams) <= scene.victim.config.limits.unnegotiated_streams + 1
+        await scene.check_bystander()
+        await trio.sleep(scene.victim.config.timeouts.protocol_select + 1.5)
+        assert not [s for s in connection.streams.values() if s.direction.value == "inbound"]
+        await attacker.stream.aclose()
+
+
+@simulated(seeds=(1,))
+async def test_hostile_026_a_flood_of_pings_without_reading(sim: Sim) -> None:
+    async with arena(sim) as scene:
+        attacker = await scene.attack()
+        pings = b"".join(frame(PING, SYN, 0, n) for n in range(20_000))
+        with trio.fail_after(60):
+            await _flood(attacker, [pings[at : at + 60_000] for at in range(0, len(pings), 60_000)])
+            await attacker.receive_until_closed()
+
+
+@simulated(seeds=(1,))
+async def test_hostile_027_a_peer_that_makes_us_write_and_does_not_read(sim: Sim) -> None:
+    async with arena(sim) as scene, scene.victim.watch() as events:
+        attacker = await scene.attack()
+        body = bytes(16_000)
+        for n in range(100):
+            await attacker.send(opened(2 * n + 1) + frame(WINDOW, 0, 2 * n + 1, 1 << 24))
+        started = trio.current_time()
+
+        async def feed() -> None:
+            rounds = [frame(DATA, 0, 2 * n + 1, len(body), body) for _ in range(10) for n in range(100)]
+            await _flood(attacker, rounds)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(feed)
+            with trio.fail_after(40):
+                async for event in events:
+                    if isinstance(event, Disconnected):
+                        assert event.reason.code == "write_stalled"
+                        break
+            nursery.cancel_scope.cancel()
+        assert trio.current_time() - started < 2 * scene.victim.config.timeouts.write
+        await attacker.stream.aclose()
+
+
+@pytest.mark.parametrize("muxer", [Yamux(), Mplex()], ids=["yamux", "mplex"])
+@simulated(seeds=(1,))
+async def test_hostile_028_a_handler_that_never_reads_holds_up_nobody_for_long(sim: Sim, muxer) -> None:
+    async def deaf(stream) -> None:
+        await trio.sleep_forever()
+
+    async with arena(sim, muxers=[Yamux(), Mplex()]) as scene:
+        scene.victim.mount("/deaf", deaf)
+        host = sim.net.host("other")
+        async with open_switch(transports=[host.transport], muxers=[muxer], platform=sim.platform("other")) as other:
+            connection = await other.connect(scene.address)
+            blocked = await connection.open_stream("/deaf")
+            async with trio.open_nursery() as nursery:
+
+                async def push() -> None:
+                    with suppress(trio.BrokenResourceError):
+                        await blocked.send_all(bytes(20 << 20))
+
+                nursery.start_soon(push)
+                await trio.sleep(10)  # mplex: the slow stream is reset by now
+                for _ in range(50):
+                    async with await connection.open_stream(ECHO) as stream:
+                        await stream.send_all(b"hello")
+                        with trio.fail_after(0.5):
+                            assert await stream.receive_some() == b"hello"
+                nursery.cancel_scope.cancel()
+
+
+@simulated(seeds=(1,))
+async def test_hostile_029_mplex_streams_without_end(sim: Sim) -> None:
+    async with arena(sim) as scene:
+        attacker = await scene.attack(MPLEX)
+
+        def varint(n: int) -> bytes:
+            out = b""
+            while n > 127:
+                out += bytes([n & 127 | 128])
+                n >>= 7
+            return out + bytes([n])
+
+        flood = b"".join(varint(n << 3) + b"\0" for n in range(50_000))
+        await _flood(attacker, [flood[at : at + 60_000] for at in range(0, len(flood), 60_000)])
+        await trio.sleep(1)
+        most = max((len(c.streams) for c in scene.victim.connections()), default=0)
+        assert most <= scene.victim.config.limits.unnegotiated_streams + 1
+        await attacker.stream.aclose()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"\x07\x00", b"\x02\x81\x80\x40", b"\xff" * 12, b"\x00\x81\x08"],
+    ids=["flag 7", "1 MiB + 1", "varint", "name"],
+)
+@simulated(seeds=(1,))
+async def test_hostile_030_mplex_violations_end_the_connection(sim: Sim, body: bytes) -> None:
+    async with arena(sim) as scene:
+        attacker = await scene.attack(MPLEX)
+        await attacker.send(body)
+        await attacker.closed_within(2)
+
+
+@simulated(seeds=(1,))
+async def test_hostile_032_streams_of_one_protocol_are_bounded_per_peer(sim: Sim) -> None:
+    async def slow(stream) -> None:
+        await trio.sleep_forever()
+
+    config = SwitchConfig(limits=Limits(streams_per_protocol_and_peer=64))
+    async with arena(sim, config) as scene:
+        scene.victim.mount("/slow", slow)
+        attacker = await scene.attack()
+        select = b"\x13/multistream/1.0.0\n\x06/slow\n"
+        for start in range(0, 200, 50):
+            await attacker.send(
+                b"".join(frame(DATA, SYN, 2 * n + 1, len(select), select) for n in range(start, start + 50))
+            )
+            await trio.sleep(0.1)
+        assert scene.victim._establisher._budgets.in_use == 64 + 1  # and the bystander's echo
+        assert scene.victim.counters["refused.limit.streams_per_protocol_and_peer"] == 200 - 64
+        await attacker.stream.aclose()

@@ -71,7 +71,10 @@ def decode(messages: Iterable[bytes]) -> IdentifyInfo:
 
 
 def encode(info: IdentifyInfo) -> list[bytes]:
-    """Our own message, length-prefixed, in pieces under 4 KiB each: long lists and the record go to further pieces."""
+    """Our own message, length-prefixed, in pieces under 4 KiB each: what does not fit goes to further pieces.
+
+    rust reads the first piece only: who and where we are comes first, the protocols in the order of mounting.
+    """
     first = IdentifyMessage()
     if info.public_key is not None:
         first.public_key = info.public_key.to_protobuf()
@@ -82,12 +85,12 @@ def encode(info: IdentifyInfo) -> list[bytes]:
     if info.agent is not None:
         first.agent_version = info.agent[:MAX_TEXT].encode()
     pieces = [first]
-    for protocol in (info.protocols or ())[:MAX_PROTOCOLS]:
-        raw = protocol.encode()
-        _room(pieces, len(raw)).protocols.append(raw)
     for address in (info.addresses or ())[:MAX_ADDRESSES]:
         raw = address.to_bytes()
         _room(pieces, len(raw)).listen_addrs.append(raw)
+    for protocol in (info.protocols or ())[:MAX_PROTOCOLS]:
+        raw = protocol.encode()
+        _room(pieces, len(raw)).protocols.append(raw)
     if info.record is not None and len(info.record) < MAX_OWN - 8:
         _room(pieces, len(info.record)).signed_peer_record = info.record
     return [prefixed(piece.SerializeToString()) for piece in pieces[:MAX_MESSAGES]]

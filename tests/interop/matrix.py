@@ -1,0 +1,67 @@
+"""What is tried with which peer, as one table; docs/interop.md shows it to people.
+
+What an implementation cannot do is a documented fact and printed as the reason of a skip. It is never mixed up with a
+peer that is not built: that is `peers.require`'s business, and a failure where the interop tests are required.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+
+from pyp2p import KeyType, Mplex, Yamux
+from tests.interop.peers import EARLY_MUXER, KEY_TYPES, LANGUAGES, PUSHES_ON_DEMAND
+
+MUXERS = {"yamux": Yamux, "mplex": Mplex}
+KEYS = {
+    "ed25519": KeyType.ED25519,
+    "secp256k1": KeyType.SECP256K1,
+    "ecdsa": KeyType.ECDSA,
+    "rsa": KeyType.RSA,
+}
+SECURITY = "/noise"
+MEGABYTES_64 = 64 * 1024 * 1024
+
+# Open at once with one peer. rust's mplex holds at most 128 streams of a connection and resets what is more.
+STREAMS = {(language, muxer): 500 for language in LANGUAGES for muxer in MUXERS} | {("rust", "mplex"): 120}
+
+# Which of a peer's own streams start with payload in the frame that opens them (yamux DATA|SYN).
+OPENS_WITH_DATA = {"go": False, "rust": True, "js": False}
+
+CANNOT = {
+    ("rust", "ecdsa"): "rust-libp2p is built without ECDSA keys",
+    ("rust", "rsa"): "rust-libp2p is built without RSA keys",
+    ("rust", "early muxer"): "rust-libp2p sends no early muxer list",
+    ("rust", "push"): "the rust peer cannot be told to change its protocols while it runs",
+    ("js", "push"): "the js peer cannot be told to change its protocols while it runs",
+    ("js", "take push"): "the js peer mounts identify without identify/push",
+    ("rust", "signed record"): "the rust peer sends no signed peer record",
+}
+
+
+def need(language: str, ability: str) -> None:
+    """Skip the test, saying why, when the peer cannot do `ability` (a key type, or a name used in `CANNOT`)."""
+    reason = CANNOT.get((language, ability))
+    if reason is not None:
+        pytest.skip(f"cannot: {reason}")
+
+
+def muxers() -> pytest.MarkDecorator:
+    """Run the test over each muxer."""
+    return pytest.mark.parametrize("muxer", list(MUXERS))
+
+
+def keys() -> pytest.MarkDecorator:
+    """Run the test with each type of key."""
+    return pytest.mark.parametrize("key", list(KEYS))
+
+
+def contradictions() -> Iterator[str]:
+    """Where this table and what `peers.py` says of the programs differ: must be empty."""
+    for language in LANGUAGES:
+        for key in KEYS:
+            if (key in KEY_TYPES[language]) == ((language, key) in CANNOT):
+                yield f"{language} {key}"
+        if EARLY_MUXER[language] == ((language, "early muxer") in CANNOT):
+            yield f"{language} early muxer"
+        if PUSHES_ON_DEMAND[language] == ((language, "push") in CANNOT):
+            yield f"{language} push"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop import peers
+from tests.interop import matrix, peers
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -13,6 +13,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents:
             item.add_marker("interop")
+
+
+@pytest.fixture(autouse=True)
+def _able(request: pytest.FixtureRequest) -> None:
+    """What an implementation cannot do is skipped with that as the reason."""
+    reason = matrix.cannot(request)
+    if reason is not None:
+        pytest.skip(reason)
 
 
 @pytest.fixture(params=peers.LANGUAGES)
@@ -27,3 +35,17 @@ def go() -> str:
     """For what only go-libp2p can do (push on demand, every key type in one run)."""
     peers.require("go")
     return "go"
+
+
+@pytest.fixture
+def rust() -> str:
+    """For what only rust-libp2p does."""
+    peers.require("rust")
+    return "rust"
+
+
+@pytest.fixture
+def js() -> str:
+    """For what only js-libp2p does."""
+    peers.require("js")
+    return "js"

@@ -4,12 +4,15 @@ What an implementation cannot do is a documented fact and printed as the reason 
 peer that is not built: that is `peers.require`'s business, and a failure where the interop tests are required.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import pytest
 
 from pyp2p import KeyType, Mplex, Yamux
 from tests.interop.peers import EARLY_MUXER, KEY_TYPES, LANGUAGES, PUSHES_ON_DEMAND
+
+Test = TypeVar("Test", bound=Callable[..., Any])
 
 MUXERS = {"yamux": Yamux, "mplex": Mplex}
 KEYS = {
@@ -30,6 +33,7 @@ OPENS_WITH_DATA = {"go": False, "rust": True, "js": False}
 CANNOT = {
     ("rust", "ecdsa"): "rust-libp2p is built without ECDSA keys",
     ("rust", "rsa"): "rust-libp2p is built without RSA keys",
+    ("js", "ecdsa"): "js-libp2p has no ECDSA peer ids and reads such keys in a form of its own",
     ("rust", "early muxer"): "rust-libp2p sends no early muxer list",
     ("rust", "push"): "the rust peer cannot be told to change its protocols while it runs",
     ("js", "push"): "the js peer cannot be told to change its protocols while it runs",
@@ -38,11 +42,26 @@ CANNOT = {
 }
 
 
-def need(language: str, ability: str) -> None:
-    """Skip the test, saying why, when the peer cannot do `ability` (a key type, or a name used in `CANNOT`)."""
-    reason = CANNOT.get((language, ability))
-    if reason is not None:
-        pytest.skip(f"cannot: {reason}")
+def needs(ability: str) -> Callable[[Test], Test]:
+    """The test needs a peer that can do this (a name used in `CANNOT`); a `key` parameter is such a need by itself."""
+
+    def mark(test: Test) -> Test:
+        test.__dict__["needs"] = ability
+        return test
+
+    return mark
+
+
+def cannot(request: pytest.FixtureRequest) -> str | None:
+    """Why the peer of a test cannot do what the test needs."""
+    callspec = getattr(request.node, "callspec", None)
+    if callspec is None or "language" not in callspec.params:
+        return None
+    language = callspec.params["language"]
+    for ability in (getattr(request.function, "needs", None), callspec.params.get("key")):
+        if (language, ability) in CANNOT:
+            return f"cannot: {CANNOT[language, ability]}"
+    return None
 
 
 def muxers() -> pytest.MarkDecorator:

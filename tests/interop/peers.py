@@ -96,12 +96,12 @@ RECIPES = {
 }
 LANGUAGES = tuple(RECIPES)
 
-# What the peers cannot do is part of the matrix: rust-libp2p is built without ECDSA and RSA and sends no early muxer
-# list; only go can be told to change its protocols while it runs.
+# What the peers cannot do is part of the matrix (matrix.py): rust-libp2p is built without ECDSA and RSA and sends no
+# early muxer list, js-libp2p has no ECDSA peer ids; only go can be told to change its protocols while it runs.
 KEY_TYPES = {
     "go": ("ed25519", "secp256k1", "ecdsa", "rsa"),
     "rust": ("ed25519", "secp256k1"),
-    "js": ("ed25519", "secp256k1", "ecdsa", "rsa"),
+    "js": ("ed25519", "secp256k1", "rsa"),
 }
 EARLY_MUXER = {"go": True, "rust": False, "js": True}
 PUSHES_ON_DEMAND = {"go": True, "rust": False, "js": False}

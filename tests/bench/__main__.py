@@ -1,0 +1,242 @@
+"""Measure pyp2p beside go-, rust- and js-libp2p on this machine: `scripts/bench [--quick] [--only NAME] [--json FILE]`.
+
+Each measure runs listener and dialer of one implementation in two processes over loopback, the implementations in turn,
+round after round; the first round is thrown away and medians of the others are printed. Go runs with GOMAXPROCS=1: one
+core, as Python has. Every child has a deadline, so the whole ends by itself.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+
+from tests.interop.peers import LANGUAGES, PeerUnavailable, command
+
+PYP2P = [sys.executable, "-m", "tests.bench.peer"]
+GB = 1_000_000_000
+PATIENCE = 120.0  # seconds for one child
+
+
+@dataclass
+class Peer:
+    """One implementation: how to start it."""
+
+    name: str
+    argv: list[str]
+    env: dict[str, str] = field(default_factory=dict)
+
+    @contextmanager
+    def listening(self, muxer: str, subcommand: str = "listen") -> Iterator[tuple[str, int]]:
+        """A listener: its address and process id."""
+        arguments = [*self.argv, subcommand, "--muxer", muxer]
+        with subprocess.Popen(
+            arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **self.env}
+        ) as process:
+            try:
+                line = process.stdout.readline()
+                if not line.startswith("LISTEN "):
+                    raise SystemExit(f"{self.name} did not listen: {line!r}")
+                yield line.split()[1], process.pid
+            finally:
+                process.stdin.close()
+                try:
+                    process.wait(5)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+
+    def run(self, *arguments: str) -> tuple[dict[str, float], float]:
+        """Run a dialling sub-command; its last JSON line and the CPU seconds it took."""
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run(
+            [*self.argv, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+            env={**os.environ, **self.env},
+        )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        if done.returncode:
+            raise RuntimeError(f"{self.name} {' '.join(arguments)}: {done.stderr[-500:]}")
+        cpu = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+        return json.loads(done.stdout.strip().splitlines()[-1]), cpu
+
+    @contextmanager
+    def holding(self, address: str, count: int, muxer: str = "yamux") -> Iterator[None]:
+        """Hold so many idle connections to `address`."""
+        arguments = [*self.argv, "idle", address, "--count", str(count), "--muxer", muxer]
+        with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                if "held" not in process.stdout.readline():
+                    raise RuntimeError("the idle connections were not made")
+                yield
+            finally:
+                process.stdin.close()
+                process.wait(30)
+
+
+def peers() -> list[Peer]:
+    """pyp2p and those others that can be built here."""
+    found = [Peer("pyp2p", PYP2P)]
+    for language in LANGUAGES:
+        try:
+            env = {"GOMAXPROCS": "1"} if language == "go" else {}
+            found.append(Peer(language, command(language), env))
+        except PeerUnavailable as error:
+            print(f"without {language}: {error}", file=sys.stderr)
+    return found
+
+
+Sample = dict[str, float]
+
+
+def sample_perf(peer: Peer, muxer: str, size: int) -> Sample:
+    with peer.listening(muxer) as (address, _):
+        sizes = ["--upload", str(size), "--download", str(size), "--runs", "1"]
+        result, cpu = peer.run("perf", address, "--muxer", muxer, *sizes)
+    return {"up MB/s": result["up_MBps"], "down MB/s": result["down_MBps"], "dialer CPU s/GB": cpu / (2 * size / GB)}
+
+
+def sample_ping(peer: Peer, count: int) -> Sample:
+    with peer.listening("yamux") as (address, _):
+        result, _cpu = peer.run("ping", address, "--count", str(count))
+    return {"median us": result["median_us"]}
+
+
+def sample_raw_ping(count: int) -> Sample:
+    raw = Peer("raw trio TCP", PYP2P)
+    with raw.listening("yamux", "rawlisten") as (address, _):
+        result, _cpu = raw.run("rawping", address, "--count", str(count))
+    return {"median us": result["median_us"]}
+
+
+def sample_rate(peer: Peer, what: str, sizes: dict[int, int]) -> Sample:
+    """`what` per second, at each concurrency of `sizes` with its count."""
+    rates = {}
+    for concurrency, count in sizes.items():
+        with peer.listening("yamux") as (address, _):
+            flags = ["--count", str(count), "--concurrency", str(concurrency)]
+            result, _cpu = peer.run(what, address, *flags)
+        rates[f"{concurrency} at a time /s"] = result["per_sec"]
+    return rates
+
+
+def rss_kib(pid: int) -> int:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * resource.getpagesize() // 1024
+
+
+def sample_memory(peer: Peer, counts: list[int]) -> Sample:
+    """Growth of the listener per idle, identified connection; the dialer is always ours."""
+    holder = Peer("pyp2p", PYP2P)
+    grown = {}
+    for count in counts:
+        with peer.listening("yamux") as (address, pid):
+            with holder.holding(address, 5):
+                pass  # what the first connections load is not theirs
+            before = rss_kib(pid)
+            with holder.holding(address, count):
+                grown[f"KiB each of {count}"] = (rss_kib(pid) - before) / count
+    return grown
+
+
+def sample_flat(peer: Peer, counts: list[int], streams: int, handshakes: int) -> Sample:
+    """What a stream and a connection cost while so many others are open, relative to the fewest."""
+    holder = Peer("pyp2p", PYP2P)
+    costs: dict[int, tuple[float, float]] = {}
+    for count in counts:
+        with peer.listening("yamux") as (address, _), holder.holding(address, count):
+            one, _cpu = peer.run("streams", address, "--count", str(streams))
+            two, _cpu = peer.run("handshakes", address, "--count", str(handshakes))
+        costs[count] = (1 / one["per_sec"], 1 / two["per_sec"])
+    few, many = costs[counts[0]], costs[counts[-1]]
+    names = (f"stream x at {counts[-1]}", f"connection x at {counts[-1]}")
+    return {name: after / before for name, before, after in zip(names, few, many, strict=True)}
+
+
+def measures(quick: bool) -> dict:
+    """Name -> (sampler of one peer, whom it concerns)."""
+    size = GB // 10 if quick else GB
+    few, many = (200, 1000) if quick else (1000, 6000)
+    counts = [50] if quick else [200, 1000]
+    return {
+        "perf": lambda peer: sample_perf(peer, "yamux", size),
+        "perf-mplex": lambda peer: sample_perf(peer, "mplex", size // 4),
+        "ping": lambda peer: sample_ping(peer, few),
+        "handshakes": lambda peer: sample_rate(peer, "handshakes", {1: few // 4, 10: few // 2}),
+        "streams": lambda peer: sample_rate(peer, "streams", {1: few, 32: many}),
+        "memory": lambda peer: sample_memory(peer, counts),
+        "flat": lambda peer: sample_flat(peer, [10, counts[-1]], few, few // 4),
+    }
+
+
+def run(flags: argparse.Namespace) -> dict[str, dict[str, Sample]]:
+    table: dict[str, dict[str, Sample]] = {}
+    everybody = peers()
+    for name, sample in measures(flags.quick).items():
+        if flags.only not in (None, name):
+            continue
+        rounds = 1 if flags.quick or name in ("memory", "flat") else flags.rounds
+        samples: dict[str, list[Sample]] = {}
+        for turn in range(rounds + (not flags.quick)):
+            for peer in everybody[:1] if name == "flat" else everybody:
+                print(f"{name} {turn + 1}/{rounds + 1} {peer.name}    ", end="\r", file=sys.stderr)
+                try:
+                    samples.setdefault(peer.name, []).append(sample(peer))
+                except (RuntimeError, subprocess.TimeoutExpired) as error:
+                    print(f"{name} {peer.name}: {error}", file=sys.stderr)
+            if name == "ping":
+                samples.setdefault("raw trio TCP", []).append(sample_raw_ping(1000))
+        warm = 0 if flags.quick else 1
+        table[name] = {
+            who: {key: median(one[key] for one in taken[warm:] or taken) for key in taken[0]}
+            for who, taken in samples.items()
+        }
+        show(name, table[name])
+    return table
+
+
+def show(name: str, rows: dict[str, Sample]) -> None:
+    keys = list(next(iter(rows.values())))
+    print(f"\n{name:<14}" + "".join(f"{key:>22}" for key in keys))
+    for who, row in rows.items():
+        print(f"{who:<14}" + "".join(f"{row[key]:>22,.1f}" for key in keys))
+
+
+def machine() -> dict[str, str]:
+    cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").open() if "model name" in line), "?")
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "cpu": cpu,
+        "cores": str(os.cpu_count()),
+        "python": platform.python_version(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one short round, for a look")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds that count, after the one thrown away")
+    parser.add_argument("--only", choices=measures(True), help="one measure alone")
+    parser.add_argument("--json", metavar="FILE", help="write the medians there")
+    flags = parser.parse_args()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 65_536)), hard))
+    facts = machine()
+    print(", ".join(f"{key} {value}" for key, value in facts.items()))
+    table = run(flags)
+    if flags.json:
+        Path(flags.json).write_text(json.dumps({"machine": facts, "medians": table}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -122,6 +122,7 @@ def with_peer(address: Multiaddr, peer: PeerId) -> Multiaddr:
     return address
 
 
+@lru_cache(maxsize=1024)
 def ip_of(address: Multiaddr) -> IPAddress | None:
     """The IP address that it begins with; IPv4 mapped into IPv6 is given as IPv4, so that limits count it once."""
     for part in components(address)[:2]:

@@ -201,6 +201,8 @@ class PeerStore:
         in the store count: anybody can sign for a million fresh keys. A sequence number that is not higher than the
         last one is ignored.
         """
+        if peer is not None and (known := self._find(peer)) is not None and known.record == envelope:
+            return False  # verified before, and it says nothing new
         record = open_record(envelope)
         if peer is not None and record.peer != peer:
             raise RecordError(f"a record about {record.peer}, where one about {peer} was expected")

@@ -274,10 +274,9 @@ class Connection:
         finally:
             self._end(CloseReason("cancelled"))
             self._channel.close()
-            with trio.CancelScope(shield=True):
-                await trio.aclose_forcefully(self._raw)
             self.muxer.release_all()
             self.closed.set()
+            await trio.aclose_forcefully(self._raw)
 
     async def aclose(self, reason: CloseReason = NORMAL, seconds: float | None = None) -> None:
         """Close: announce it to the peer, flush what is queued, then end.

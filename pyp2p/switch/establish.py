@@ -37,7 +37,7 @@ from pyp2p.switch.config import SwitchConfig
 from pyp2p.switch.connection import AGENT_PREFIX, CloseReason, Connection
 from pyp2p.switch.events import Connected, Disconnected, EventHub, Identified
 from pyp2p.switch.gater import ConnectionGater
-from pyp2p.switch.handlers import Mounted, ProtocolTable, run_connection, run_guarded, run_handler
+from pyp2p.switch.handlers import Mounted, ProtocolTable, call_guarded, run_connection, run_guarded, run_handler
 from pyp2p.switch.limits import ConnectionLimits, StreamBudgets, Ticket
 from pyp2p.switch.service import Service
 from pyp2p.switch.stream import MuxedStream
@@ -163,8 +163,7 @@ class Establisher:
             connection.identified.set()
             peering.ready.set()
             if peering.admitted:
-                with trio.CancelScope(shield=True):
-                    await self._farewell(peering)
+                await self._farewell(peering)
 
     async def _welcome(self, peering: Peering) -> None:
         """Identify and admit side by side; then the connection is in use."""
@@ -185,8 +184,7 @@ class Establisher:
             self.peers.setdefault(connection.peer, []).append(peering)
             self._store.connected(connection.peer)
             peering.admitted = True
-            with trio.CancelScope(shield=True):
-                await self._hub.emit(Connected(connection))
+            await self._hub.tell(Connected(connection))
         self._start_parked(peering)
         if self._config.identify:
             await self._hub.emit(Identified(connection, connection.info))
@@ -196,12 +194,12 @@ class Establisher:
         peering.ready.set()
 
     async def _run_admission(self, connection: Connection) -> Exception | None:
+        steps = [service.admit for service in self.services if service.admit is not None]
+        if not steps:
+            return None
         timeout = self._config.timeouts.admission
         with trio.move_on_after(timeout) as scope:
-            for service in list(self.services):
-                step = service.admit
-                if step is None:
-                    continue
+            for step in steps:
                 error = await run_guarded(lambda step=step: step(connection))  # type: ignore[misc]
                 if error is not None:
                     return error
@@ -232,19 +230,14 @@ class Establisher:
             self._store.disconnected(connection.peer, trio.current_time())
         reason = connection.reason or CloseReason("closed")
         for service in list(self.services):
-            hook = service.peer_disconnected
-            if hook is not None:
-
-                async def call(hook: Callable[[Connection, CloseReason], None] = hook) -> None:
-                    hook(connection, reason)
-
-                error = await run_guarded(call)
+            if service.peer_disconnected is not None:
+                error = call_guarded(service.peer_disconnected, connection, reason)
                 if error is not None:
                     logger.error("service failed name=%s error=%s", service.name, printable(repr(error), 300))
         logger.info(
             "disconnected peer=%s id=%s by=%s reason=%s", connection.peer, connection.id, reason.by, reason.code
         )
-        await self._hub.emit(Disconnected(connection, reason))
+        await self._hub.tell(Disconnected(connection, reason))
 
     # --- identify
 
@@ -260,7 +253,7 @@ class Establisher:
                     try:
                         connection.info = await self._identify.ask(stream, connection)
                     finally:
-                        await trio.aclose_forcefully(stream)
+                        await stream.aclose()
                     step.bytes_in = connection.stats.bytes_in - before[0]
                     step.bytes_out = connection.stats.bytes_out - before[1]
         except (P2PError, trio.BrokenResourceError) as error:

@@ -75,6 +75,15 @@ class EventHub:
         self._refusals: dict[str, Refused] = {}
         self._refused = trio.Event()
 
+    async def tell(self, event: SwitchEvent) -> None:
+        """Give `event` to every subscriber before anything else happens to the teller: shielded from cancellation.
+
+        Does not even yield when there is no subscriber.
+        """
+        if self._channels:
+            with trio.CancelScope(shield=True):
+                await self.emit(event)
+
     async def emit(self, event: SwitchEvent) -> None:
         """Give `event` to every subscriber, waiting for those that are full; one that has gone is skipped."""
         for channel in list(self._channels):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from typing import ParamSpec
 
 import trio
 
@@ -18,6 +19,8 @@ from pyp2p.switch.limits import Budget
 from pyp2p.switch.stream import MuxedStream
 
 logger = logging.getLogger("pyp2p.handlers")
+
+P = ParamSpec("P")
 
 Handler = Callable[[MuxedStream], Awaitable[None]]
 Matcher = Callable[[str], bool]
@@ -130,6 +133,15 @@ async def run_guarded(work: Callable[[], Awaitable[None]]) -> Exception | None:
     """Run an admission step or a service's hook and return what it raised, None when all went well."""
     try:
         await work()
+    except Exception as error:
+        return error
+    return None
+
+
+def call_guarded(hook: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> Exception | None:
+    """Call a service's hook and return what it raised, None when all went well."""
+    try:
+        hook(*args, **kwargs)
     except Exception as error:
         return error
     return None

@@ -1,10 +1,13 @@
-"""Our side of the interop tests: a switch per test, a dialling peer program that can be killed, and recorded frames."""
+"""Our side of the interop tests: a switch per test, a dialling program to kill, and a tap on the frames."""
 
+from __future__ import annotations
+
+import struct
 import subprocess
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import trio
@@ -20,6 +23,12 @@ LOOPBACK = "/ip4/127.0.0.1/tcp/0"
 PATIENCE = 30.0  # seconds: safety only, nothing here waits for time to pass
 SOON = 5.0  # seconds within which a dead peer must be noticed
 ENTROPY = Platform().entropy
+
+HEADER = struct.Struct(">BBHII")  # of a yamux frame
+DATA, WINDOW = 0, 1
+FIN, RST = 4, 8
+KINDS = ("DATA", "WINDOW", "PING", "GOAWAY")
+FLAGS = {1: "SYN", 2: "ACK", FIN: "FIN", RST: "RST"}
 
 
 def identity(key: str = "ed25519") -> Identity:
@@ -81,60 +90,104 @@ async def dialling(language: str, *arguments: str) -> AsyncIterator[trio.Process
             await process.stdin.aclose()
 
 
-class RecordedYamux:
-    """Yamux that counts the frames of its sessions by type and flags, both ways."""
+class Frames:
+    """Cuts a stream of bytes into whole yamux frames: (type, flags, stream id, length, all bytes)."""
+
+    def __init__(self) -> None:
+        self._pending = b""
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """The frames that are complete now."""
+        self._pending += data
+        frames = []
+        while len(self._pending) >= HEADER.size:
+            _, kind, flags, stream, length = HEADER.unpack_from(self._pending)
+            size = HEADER.size + (length if kind == DATA else 0)
+            if len(self._pending) < size:
+                break
+            frames.append(Frame(kind, flags, stream, self._pending[HEADER.size : size], length))
+            self._pending = self._pending[size:]
+        return frames
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One yamux frame; `length` is the credit of a window update, the size of `body` in a data frame."""
+
+    kind: int
+    flags: int
+    stream: int
+    body: bytes
+    length: int
+
+    def __str__(self) -> str:
+        name = KINDS[self.kind] if self.kind != DATA or self.body else "EMPTY"
+        return "|".join([name, *(text for bit, text in FLAGS.items() if self.flags & bit)])
+
+    def raw(self) -> bytes:
+        """As on the wire."""
+        return HEADER.pack(0, self.kind, self.flags, self.stream, self.length) + self.body
+
+
+class TappedYamux:
+    """Yamux whose sessions count the frames both ways by type and flags and may rewrite those that go out."""
 
     protocol = "/yamux/1.0.0"
 
-    def __init__(self) -> None:
+    def __init__(self, rewrite: Callable[[list[Frame]], list[Frame]] = lambda frames: frames) -> None:
         self.received: Counter[str] = Counter()
         self.sent: Counter[str] = Counter()
+        self.rewrite = rewrite
 
     def session(self, *arguments: Any) -> Any:
-        """A session that is recorded."""
-        return _Recorded(MUXERS["yamux"]().session(*arguments), FrameCounter(self.received), FrameCounter(self.sent))
+        """A session that is tapped."""
+        return _Tapped(self, MUXERS["yamux"]().session(*arguments))
 
 
-class FrameCounter:
-    """Counts yamux frames in a stream of bytes, e.g. `DATA|SYN` with payload."""
-
-    TYPES = ("DATA", "WINDOW", "PING", "GOAWAY")
-    FLAGS = ((1, "SYN"), (2, "ACK"), (4, "FIN"), (8, "RST"))
-
-    def __init__(self, counts: Counter[str]) -> None:
-        self.counts = counts
-        self._pending = b""
-
-    def feed(self, data: bytes) -> None:
-        """Count the whole frames."""
-        self._pending += data
-        while len(self._pending) >= 12:
-            kind, flags = self._pending[1], int.from_bytes(self._pending[2:4], "big")
-            length = int.from_bytes(self._pending[8:12], "big")
-            size = 12 + (length if kind == 0 else 0)
-            if len(self._pending) < size:
-                return
-            name = self.TYPES[kind] if kind or length else "EMPTY"
-            self.counts["|".join([name, *(text for bit, text in self.FLAGS if flags & bit)])] += 1
-            self._pending = self._pending[size:]
-
-
-class _Recorded:
-    def __init__(self, inner: Any, received: FrameCounter, sent: FrameCounter) -> None:
+class _Tapped:
+    def __init__(self, tap: TappedYamux, inner: Any) -> None:
+        self._tap = tap
         self._inner = inner
-        self._received = received
-        self._sent = sent
+        self._received = Frames()
+        self._sent = Frames()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
     def feed(self, data: bytes, now: float) -> Any:
         """Input, counted."""
-        self._received.feed(data)
+        self._tap.received.update(map(str, self._received.feed(data)))
         return self._inner.feed(data, now)
 
-    def take_output(self) -> Iterable[Any]:
-        """Output, counted."""
-        chunks = self._inner.take_output()
-        self._sent.feed(b"".join(chunks))
-        return chunks
+    def take_output(self) -> list[bytes]:
+        """Output, rewritten and counted; the core queues whole frames only."""
+        frames = self._tap.rewrite(self._sent.feed(b"".join(self._inner.take_output())))
+        self._tap.sent.update(map(str, frames))
+        return [frame.raw() for frame in frames]
+
+
+def data_with_fin(frames: list[Frame]) -> list[Frame]:
+    """The end of a stream shares a frame with its last data, where one write has both."""
+    out: list[Frame] = []
+    for frame in frames:
+        last = out[-1] if out else None
+        if last and frame.flags & FIN and last.kind == DATA and last.body and last.stream == frame.stream:
+            out[-1] = replace(last, flags=last.flags | frame.flags)
+        else:
+            out.append(frame)
+    return out
+
+
+def data_with_fin_then_reset(frames: list[Frame]) -> list[Frame]:
+    """The same, and a reset right behind it."""
+    out: list[Frame] = []
+    for frame in data_with_fin(frames):
+        out.append(frame)
+        if frame.kind == DATA and frame.flags & FIN:
+            out.append(Frame(WINDOW, RST, frame.stream, b"", 0))
+    return out
+
+
+def data_then_reset(frames: list[Frame]) -> list[Frame]:
+    """A reset instead of the end, in the same write as the last data."""
+    return [replace(frame, flags=RST, kind=WINDOW, length=0) if frame.flags & FIN else frame for frame in frames]

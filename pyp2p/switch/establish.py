@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 import trio
@@ -46,6 +46,8 @@ from pyp2p.trace import Stage, Trace
 from pyp2p.transports.base import RawConn
 
 logger = logging.getLogger("pyp2p.switch")
+
+Admit = Callable[[Connection], Awaitable[None]]
 
 _TELLTALE = (IDENTIFY_PROTOCOL, PUSH_PROTOCOL)  # an isolated connection does not say who and where we are
 _DRAIN_GRACE = 2.0  # seconds a duplicate stays after its last stream: one opened in the race completes
@@ -173,18 +175,19 @@ class Establisher:
             self._admit_now(peering)
             peering.ready.set()
             return
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._ask_identity, peering)
-            refusal = await self._run_admission(connection)
-            if refusal is not None:
-                nursery.cancel_scope.cancel()
-                self._refuse(peering, refusal)
-                return
-            self._admit_now(peering)
-            self.peers.setdefault(connection.peer, []).append(peering)
-            self._store.connected(connection.peer)
-            peering.admitted = True
-            await self._hub.tell(Connected(connection))
+        steps = [service.admit for service in self.services if service.admit is not None]
+        if steps:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._ask_identity, peering)
+                refusal = await self._run_admission(connection, steps)
+                if refusal is not None:
+                    nursery.cancel_scope.cancel()
+                    self._refuse(peering, refusal)
+                    return
+                await self._register(peering)
+        else:
+            await self._register(peering)
+            await self._ask_identity(peering)
         self._start_parked(peering)
         if self._config.identify:
             await self._hub.emit(Identified(connection, connection.info))
@@ -193,10 +196,16 @@ class Establisher:
                 connection.start_service(service.peer_connected)
         peering.ready.set()
 
-    async def _run_admission(self, connection: Connection) -> Exception | None:
-        steps = [service.admit for service in self.services if service.admit is not None]
-        if not steps:
-            return None
+    async def _register(self, peering: Peering) -> None:
+        """The connection is admitted: whoever asks for the peer finds it from now on."""
+        connection = peering.connection
+        self._admit_now(peering)
+        self.peers.setdefault(connection.peer, []).append(peering)
+        self._store.connected(connection.peer)
+        peering.admitted = True
+        await self._hub.tell(Connected(connection))
+
+    async def _run_admission(self, connection: Connection, steps: Sequence[Admit]) -> Exception | None:
         timeout = self._config.timeouts.admission
         with trio.move_on_after(timeout) as scope:
             for step in steps:

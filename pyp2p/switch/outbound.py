@@ -99,6 +99,8 @@ class Outbound:
         async def attempt(address: Multiaddr) -> tuple[Peering, Ticket] | None:
             return await self._attempt(target, address, resolved[address], attempts)
 
+        if len(plan) == 1:
+            return await attempt(plan[0][1])
         return await hedge(plan, attempt, self._discard)
 
     def _discard(self, late: tuple[Peering, Ticket]) -> None:

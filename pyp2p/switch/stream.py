@@ -332,7 +332,8 @@ class MuxedStream(trio.abc.HalfCloseableStream):
             if self._sub.fin_received:
                 raise MultistreamError("the peer ended the stream instead of answering the protocol proposal")
             await self._park_reader()
-        self._check_alive()
+        if self._failure is not None:
+            raise self._failure  # and no other end: what came before a reset is still to be read
 
     # --- closing
 

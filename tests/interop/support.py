@@ -167,7 +167,7 @@ class _Tapped:
 
 
 def data_with_fin(frames: list[Frame]) -> list[Frame]:
-    """The end of a stream shares a frame with its last data, where one write has both."""
+    """The end of a stream shares a frame with its last data."""
     out: list[Frame] = []
     for frame in frames:
         last = out[-1] if out else None
@@ -183,11 +183,11 @@ def data_with_fin_then_reset(frames: list[Frame]) -> list[Frame]:
     out: list[Frame] = []
     for frame in data_with_fin(frames):
         out.append(frame)
-        if frame.kind == DATA and frame.flags & FIN:
+        if str(frame) == "DATA|FIN":
             out.append(Frame(WINDOW, RST, frame.stream, b"", 0))
     return out
 
 
 def data_then_reset(frames: list[Frame]) -> list[Frame]:
-    """A reset instead of the end, in the same write as the last data."""
-    return [replace(frame, flags=RST, kind=WINDOW, length=0) if frame.flags & FIN else frame for frame in frames]
+    """A reset instead of the end, right behind the last data."""
+    return [Frame(WINDOW, RST, frame.stream, b"", 0) if frame.flags & FIN else frame for frame in frames]

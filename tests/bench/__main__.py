@@ -213,7 +213,8 @@ def show(name: str, rows: dict[str, Sample]) -> None:
 
 
 def machine() -> dict[str, str]:
-    cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").open() if "model name" in line), "?")
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "?")
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "cpu": cpu,

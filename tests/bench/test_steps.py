@@ -1,0 +1,61 @@
+"""Task steps of trio per unit of work, both ends in one process: a speed that is the same on every machine."""
+
+import trio
+
+from pyp2p.muxers.yamux import Yamux
+from pyp2p.protocols.echo import ECHO_PROTOCOL, serve_echo
+from pyp2p.protocols.perf import PERF_PROTOCOL, run_perf
+from pyp2p.switch.config import SwitchConfig
+from pyp2p.switch.switch import open_switch
+
+BULK = 64 * 1024 * 1024
+ECHOES = 1000
+
+
+class Steps(trio.abc.Instrument):
+    """Counts the steps of all tasks while it is installed."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.count += 1
+
+    def __enter__(self) -> "Steps":
+        trio.lowlevel.add_instrument(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        trio.lowlevel.remove_instrument(self)
+
+
+async def test_bulk_takes_at_most_8_steps_per_64_kib() -> None:
+    config = SwitchConfig(perf=True)
+    async with (
+        open_switch(listen=["/ip4/127.0.0.1/tcp/0"], config=config, muxers=[Yamux()]) as server,
+        open_switch(muxers=[Yamux()]) as client,
+    ):
+        connection = await client.connect(server.multiaddrs[0])
+        for upload, download in ((BULK, 0), (0, BULK)):
+            async with await connection.open_stream(PERF_PROTOCOL) as warm_up:  # the windows grow
+                await run_perf(warm_up, upload // 4, download // 4)
+            async with await connection.open_stream(PERF_PROTOCOL) as stream:
+                with Steps() as steps:
+                    await run_perf(stream, upload, download)
+            assert steps.count / (BULK / 65536) <= 8
+
+
+async def test_an_echo_of_32_bytes_takes_at_most_14_steps() -> None:
+    async with (
+        open_switch(listen=["/ip4/127.0.0.1/tcp/0"]) as server,
+        open_switch() as client,
+    ):
+        server.mount(ECHO_PROTOCOL, serve_echo)
+        async with await client.open_stream(server.multiaddrs[0], ECHO_PROTOCOL) as stream:
+            await stream.send_all(bytes(32))
+            await stream.receive_some()
+            with Steps() as steps:
+                for _ in range(ECHOES):
+                    await stream.send_all(bytes(32))
+                    await stream.receive_some()
+    assert steps.count / ECHOES <= 14

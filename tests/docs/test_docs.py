@@ -1,0 +1,61 @@
+"""The programs in the README and the docs run as they stand, and no link of theirs leads nowhere."""
+
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+ADMISSION = """
+import pyp2p
+import trio
+STATUS_PROTOCOL = "/status/1.0.0"
+async def main():
+    async with pyp2p.open_switch(listen=["/ip4/127.0.0.1/tcp/0"]) as a, pyp2p.open_switch() as b:
+        for switch in (a, b):
+{body}
+        await b.connect(a.multiaddrs[0])
+        print("admitted", len(b.connections()))
+trio.run(main)
+"""
+
+
+def programs(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+
+
+def run(program: str) -> str:
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_readme_names_its_two_commands_first() -> None:
+    commands = [line.strip() for line in PAGES[0].read_text().splitlines() if line.strip().startswith("scripts/")]
+    assert commands == ["scripts/demo", "scripts/test"]
+
+
+def test_the_program_in_the_readme_runs() -> None:
+    assert run(programs("README.md")[0]) == "b'hello'\n"
+
+
+def test_the_protocol_in_the_docs_works_in_the_simulated_network() -> None:
+    protocol, _, _, test = programs("docs/add-a-protocol.md")
+    assert run(f"import trio\n{protocol}\n{test}\ntest_ask()\nprint('passed')") == "passed\n"
+
+
+def test_the_admission_in_the_docs_admits() -> None:
+    protocol, _, admission, _ = programs("docs/add-a-protocol.md")
+    body = textwrap.indent(admission, " " * 12)
+    assert run(protocol + ADMISSION.format(body=body)) == "admitted 1\n"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"

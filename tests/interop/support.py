@@ -71,6 +71,19 @@ async def next_event(events: AsyncIterator[SwitchEvent], kind: type[Any]) -> Any
     raise AssertionError(f"the switch stopped before it told a {kind.__name__}")
 
 
+STAYING = {  # a peer that dials and stays until it is killed
+    "go": ("hold", "--hold", "60s"),
+    "rust": ("idle", "--count", "1", "--hold", "60"),
+    "js": ("idle", "--count", "1", "--hold", "60"),
+}
+
+
+def staying(language: str, target: str, *flags: str) -> AbstractAsyncContextManager[trio.Process]:
+    """A peer that dials `target` and keeps the connection for the length of the block."""
+    command, *arguments = STAYING[language]
+    return dialling(language, command, target, *arguments, *flags)
+
+
 @asynccontextmanager
 async def dialling(language: str, *arguments: str) -> AsyncIterator[trio.Process]:
     """A dialling sub-command as a process that the test may kill; it is killed at the end in any case."""

@@ -1,22 +1,24 @@
 """Identify both ways: every field, over both muxers, with and without the early muxer list, from both ends."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 import trio
 
-from pyp2p import Connection, Limits
+from pyp2p import Connection, DialFailed, Identified, Limits, NoCommonProtocol, Stage
 from pyp2p.identify.service import IDENTIFY_PROTOCOL, PUSH_PROTOCOL
 from pyp2p.peer.address import text
 from pyp2p.peer.record import open_record
 from pyp2p.protocols.ping import PING_PROTOCOL
-from tests.interop import matrix
-from tests.interop.peers import open_peer, run_peer
-from tests.interop.support import PATIENCE, address, open_switch
+from tests.interop import matrix, peers
+from tests.interop.peers import PeerFailed, open_peer, run_peer
+from tests.interop.support import PATIENCE, address, next_event, open_switch, staying
 
 AGENTS = {"go": "gopeer/", "rust": "rust-libp2p-peer/", "js": "js-libp2p/"}
 VERSIONS = {"go": "", "rust": "/interop/1.0.0", "js": "ipfs/0.1.0"}
 SERVED = {IDENTIFY_PROTOCOL, PING_PROTOCOL, "/echo/1.0.0", "/perf/1.0.0"}
+SERVED_DIALLING = {"go": SERVED, "rust": SERVED, "js": {IDENTIFY_PROTOCOL, PING_PROTOCOL}}
 EARLY = pytest.mark.parametrize("early", [True, False], ids=["early", "late"])
 
 
@@ -24,7 +26,9 @@ def test_the_matrix_and_the_peer_programs_say_the_same() -> None:
     assert list(matrix.contradictions()) == []
 
 
-def _check(connection: Connection, language: str, muxer: str, early: bool) -> None:
+def _check(
+    connection: Connection, language: str, muxer: str, early: bool, served: Iterable[str] = frozenset(SERVED)
+) -> None:
     assert connection.identify_error is None
     assert connection.security == matrix.SECURITY
     assert connection.muxer_protocol == matrix.MUXERS[muxer]().protocol
@@ -35,7 +39,7 @@ def _check(connection: Connection, language: str, muxer: str, early: bool) -> No
     assert info.public_key == connection.peer_key
     assert info.agent is not None and info.agent.startswith(AGENTS[language])
     assert info.protocol_version == VERSIONS[language]
-    assert set(info.protocols or ()) >= SERVED
+    assert set(info.protocols or ()) >= set(served)
 
 
 @EARLY
@@ -94,6 +98,25 @@ async def test_they_dial(language: str, muxer: str, early: bool) -> None:
                 assert (seen["muxer"], seen["security"], seen["signed_record"]) == (protocol, matrix.SECURITY, True)
 
 
+@EARLY
+@pytest.mark.parametrize("theirs", ["yamux", "mplex", "both"])
+async def test_we_identify_who_dials(language: str, theirs: str, early: bool) -> None:
+    with trio.fail_after(PATIENCE):
+        async with (
+            open_switch(early_muxer=early) as switch,
+            switch.watch() as events,
+            staying(language, address(switch), "--muxer", theirs),
+        ):
+            told = await next_event(events, Identified)
+            connection = told.connection
+            assert not connection.direction.outbound
+            agreed = "mplex" if theirs == "mplex" else "yamux"
+            _check(connection, language, agreed, early, SERVED_DIALLING[language])
+            assert told.info is connection.info
+            # None of them listens: the address that they dialled from is not one to dial.
+            assert switch.peers.addresses(connection.peer, trio.current_time()) == []
+
+
 @pytest.mark.parametrize("theirs", ["yamux", "mplex", "both"])
 async def test_muxers_are_agreed_when_both_sides_have_a_choice(language: str, theirs: str) -> None:
     agreed = "/mplex/6.7.0" if theirs == "mplex" else "/yamux/1.0.0"
@@ -105,6 +128,39 @@ async def test_muxers_are_agreed_when_both_sides_have_a_choice(language: str, th
             ):
                 connection = await switch.connect(peer.address)
                 assert (connection.muxer_protocol, connection.info is not None) == (agreed, True)
+
+
+@pytest.mark.parametrize("version", ["lazy", "v1"])
+@matrix.muxers()
+async def test_rust_negotiates_eagerly_and_lazily(rust: str, muxer: str, version: str) -> None:
+    flags = ["--muxer", muxer, "--upgrade", version]
+    with trio.fail_after(PATIENCE):
+        async with open_peer(rust, *flags) as peer, open_switch() as switch:
+            _check(await switch.connect(peer.address), rust, muxer, False)
+            (seen,) = await run_peer(rust, "identify", address(switch), *flags)
+            assert seen["peer_id"] == str(switch.peer)
+
+
+@pytest.mark.parametrize("other", ["go", "js"])
+async def test_a_peer_that_offers_tls_first(other: str) -> None:
+    peers.require(other)
+    with trio.fail_after(PATIENCE):
+        async with open_peer(other, "--security", "both") as peer, open_switch() as switch:
+            _check(await switch.connect(peer.address), other, "yamux", True)
+            (seen,) = await run_peer(other, "identify", address(switch), "--security", "both")
+            assert seen["peer_id"] == str(switch.peer)
+
+
+async def test_a_peer_without_our_security_is_a_clear_failure(language: str) -> None:
+    with trio.fail_after(PATIENCE):
+        async with open_peer(language, "--security", "tls") as peer, open_switch() as switch:
+            with pytest.raises(DialFailed) as raised:
+                await switch.connect(peer.address)
+            (attempt,) = raised.value.attempts
+            assert attempt.stage is Stage.SECURITY_SELECT
+            assert isinstance(attempt.error, NoCommonProtocol)
+            with pytest.raises(PeerFailed):
+                await run_peer(language, "identify", address(switch), "--security", "tls")
 
 
 async def test_an_address_without_an_id_learns_it(language: str) -> None:

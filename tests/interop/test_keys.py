@@ -3,10 +3,10 @@
 import pytest
 import trio
 
-from pyp2p import DialFailed, Stage
-from tests.interop import matrix
+from pyp2p import DialFailed, Identified, Stage
+from tests.interop import matrix, peers
 from tests.interop.peers import PeerFailed, open_peer, run_peer
-from tests.interop.support import PATIENCE, SOON, address, open_switch
+from tests.interop.support import PATIENCE, SOON, address, next_event, open_switch, staying
 
 
 @matrix.keys()
@@ -40,10 +40,15 @@ async def test_their_key_when_we_dial(language: str, key: str) -> None:
 @matrix.keys()
 async def test_their_key_when_they_dial(language: str, key: str) -> None:
     with trio.fail_after(PATIENCE):
-        async with open_switch() as switch, switch.watch() as events:
-            await run_peer(language, "identify", address(switch), "--key", key)
-            event = await anext(aiter(events))
-            assert event.connection.peer_key.type is matrix.KEYS[key]
+        async with (
+            open_switch() as switch,
+            switch.watch() as events,
+            staying(language, address(switch), "--key", key),
+        ):
+            connection = (await next_event(events, Identified)).connection
+            assert connection.peer_key.type is matrix.KEYS[key]
+            assert connection.info is not None
+            assert connection.info.public_key == connection.peer_key
 
 
 REFUSED = [(language, key) for language, key in matrix.CANNOT if key in matrix.KEYS]
@@ -52,6 +57,7 @@ REFUSED = [(language, key) for language, key in matrix.CANNOT if key in matrix.K
 @pytest.mark.parametrize(("other", "unknown"), REFUSED)
 async def test_a_peer_without_our_key_type_is_a_clear_failure(other: str, unknown: str) -> None:
     """It learns our key in the last message of the handshake and can only hang up: we learn that one step later."""
+    peers.require(other)
     with trio.fail_after(PATIENCE):
         async with open_peer(other) as peer, open_switch(key=unknown, listen=False) as switch:
             with trio.fail_after(SOON), pytest.raises(DialFailed) as raised:

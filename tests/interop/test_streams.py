@@ -59,6 +59,16 @@ async def test_they_open_many_at_once(language: str, muxer: str) -> None:
             assert switch.counters.get("refused.limit.streams_per_protocol_and_peer", 0) == 0
 
 
+@matrix.muxers()
+async def test_js_opens_streams_without_waiting_for_the_answer(js: str, muxer: str) -> None:
+    with trio.fail_after(PATIENCE):
+        async with open_switch(muxer) as switch:
+            mount_echo(switch)
+            flags = ["--count", "200", "--concurrency", "20", "--muxer", muxer, "--no-fully"]
+            (seen,) = await run_peer(js, "streams", address(switch), *flags)
+            assert seen["n"] == 200
+
+
 @pytest.mark.parametrize("size", [1, 4096, 65_536, 1_000_000])
 @matrix.muxers()
 async def test_an_echo_of_any_size_comes_back_whole(language: str, muxer: str, size: int) -> None:

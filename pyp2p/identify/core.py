@@ -53,7 +53,7 @@ class ObservedAddresses:
         """`peer`, whom we reach at `remote`, sees us at `address`. Only public IP addresses with a port count."""
         address = canonical(address)
         network = _network(remote)
-        if network is None or not is_public(address) or not _has_port(address):
+        if network is None or ip_of(address) is None or not is_public(address) or not _has_port(address):
             return
         votes = self._votes.setdefault(address, OrderedDict())
         self._votes.move_to_end(address)

@@ -16,6 +16,7 @@ from pyp2p.errors import (
     DialSelf,
     NoAddresses,
     NoCommonProtocol,
+    P2PError,
     PeerIdMismatch,
     Refused,
     RemoteClosed,
@@ -67,6 +68,13 @@ _OTHER_ADVICE = {
     "bytes: see --trace and -vv.",
     Stage.MUXER_SELECT: "Try --muxer yamux or --muxer mplex; see --trace.",
     Stage.IDENTIFY: "The connection itself works: try `pyp2p ping`.",
+}
+# In Noise the dialer learns that the peer does not accept its key only by what comes next: nothing.
+_HUNG_UP_ADVICE = {
+    Stage.MUXER_SELECT: "The peer hung up after our part of the handshake: it may not accept our kind of key (try "
+    "without --key, or an ed25519 one), or have no multiplexer in common with us (leave --muxer out).",
+    Stage.IDENTIFY: "The peer hung up as soon as the connection was made: it may not accept our kind of key (try "
+    "without --key, or an ed25519 one), or take no more connections.",
 }
 _DECLINED_ADVICE = {
     Stage.SECURITY_SELECT: "It is a libp2p node that speaks another security protocol, perhaps TLS alone; pyp2p "
@@ -204,4 +212,6 @@ def _advice(stage: Stage, error: BaseException) -> str:
             advice = _HANG_ADVICE[Stage.RESOLVE]
         case ConnectFailed():
             advice = "Check that the node runs and listens on this address and port (`pyp2p listen` starts one)."
+        case _ if isinstance(error, RemoteClosed) or not isinstance(error, P2PError):
+            advice = _HUNG_UP_ADVICE.get(stage, advice)
     return advice

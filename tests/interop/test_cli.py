@@ -2,11 +2,13 @@
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 
-from tests.interop import matrix
+from tests.interop import matrix, peers
 from tests.interop.peers import open_peer, run_peer
 from tests.interop.support import PATIENCE, SOON
 
@@ -66,6 +68,17 @@ async def test_a_muxer_that_the_peer_lacks(language: str) -> None:
             failed = await _run("identify", peer.address, "--muxer", "mplex", code=14)
     assert failed["stage"] == "muxer_select"
     assert failed["attempts"]
+
+
+@pytest.mark.parametrize(("other", "unknown"), [(name, key) for name, key in matrix.CANNOT if key in matrix.KEYS])
+async def test_a_peer_that_does_not_know_our_kind_of_key(other: str, unknown: str, tmp_path: Path) -> None:
+    peers.require(other)
+    with trio.fail_after(PATIENCE):
+        await _run("key", "new", str(tmp_path / "key"), "--type", unknown)
+        async with open_peer(other) as peer:
+            early = (other, "early muxer") not in matrix.CANNOT
+            failed = await _run("identify", peer.address, "--key", str(tmp_path / "key"), code=15 if early else 14)
+    assert "kind of key" in failed["advice"]
 
 
 async def test_ping_and_perf(language: str) -> None:

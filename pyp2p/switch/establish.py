@@ -190,7 +190,7 @@ class Establisher:
             await self._ask_identity(peering)
         self._start_parked(peering)
         if self._config.identify:
-            await self._hub.emit(Identified(connection, connection.info))
+            await self._hub.tell(Identified(connection, connection.info))
         for service in list(self.services):
             if service.peer_connected is not None:
                 connection.start_service(service.peer_connected)
@@ -287,7 +287,7 @@ class Establisher:
         except trio.TooSlowError:
             stream.reset()
             return
-        await self._hub.emit(Identified(connection, connection.info))
+        await self._hub.tell(Identified(connection, connection.info))
 
     async def push_all(self) -> None:
         """Tell all peers that serve identify/push what we speak and where we are now; waits for all of them."""

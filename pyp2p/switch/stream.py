@@ -165,7 +165,9 @@ class MuxedStream(trio.abc.HalfCloseableStream):
         self._writing = True
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
-            pending = memoryview(self._with_prefix(data)) if self._prefix else memoryview(data).cast("B")
+            pending = memoryview(data).cast("B")
+            if self._prefix:
+                pending = self._with_prefix(pending)
             while pending:
                 self._check_sendable()
                 sent = 0 if self.connection.backlogged else self.connection.transmit(self._sub, pending[:SEND_CHUNK])
@@ -220,9 +222,13 @@ class MuxedStream(trio.abc.HalfCloseableStream):
         if (broken := self.connection.broken) is not None:
             raise trio.BrokenResourceError(*broken.args) from broken
 
-    def _with_prefix(self, data: bytes | bytearray | memoryview) -> bytes:
+    def _with_prefix(self, data: memoryview) -> memoryview:
+        """`data` behind the negotiation that waited for it: in the same frame, unless that meant a large copy."""
+        if len(data) > SEND_CHUNK:
+            self._send_prefix()
+            return data
         prefix, self._prefix = self._prefix, b""
-        return prefix + bytes(data)
+        return memoryview(prefix + data)
 
     def _send_prefix(self) -> None:
         prefix, self._prefix = self._prefix, b""

@@ -12,6 +12,7 @@ from tests.interop import matrix
 from tests.interop.peers import open_peer
 from tests.interop.support import PATIENCE, address, next_event, open_switch, staying
 
+PLENTY = bytes(1 << 20)  # four windows of a stream
 OFTEN = Timeouts(heartbeat_interval=0.2, heartbeat_timeout=20)
 
 
@@ -53,7 +54,7 @@ async def _frozen(go: str, timeouts: Timeouts, streams: int) -> str:
         nonlocal failed
         stream = await connection.open_stream(PERF_PROTOCOL)
         with pytest.raises(trio.BrokenResourceError):
-            await stream.send_all(bytes(64 << 20))
+            await stream.send_all(PLENTY)
         failed += 1
         await stream.aclose()
 

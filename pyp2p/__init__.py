@@ -50,7 +50,7 @@ _PLACES = dict.fromkeys(_ERRORS, "pyp2p.errors") | {
     "Backoff": "pyp2p.switch.config",
     "BlockList": "pyp2p.switch.gater",
     "Budget": "pyp2p.switch.limits",
-    "CloseReason": "pyp2p.switch.connection",
+    "CloseReason": "pyp2p.switch.facts",
     "Connected": "pyp2p.switch.events",
     "Connection": "pyp2p.switch.connection",
     "ConnectionGater": "pyp2p.switch.gater",

@@ -42,8 +42,9 @@ from pyp2p.peer.store import PeerStore
 from pyp2p.platform import Platform
 from pyp2p.security.noise import Noise
 from pyp2p.switch.config import Backoff, Limits, SwitchConfig, Timeouts
-from pyp2p.switch.connection import CloseReason, Connection
+from pyp2p.switch.connection import Connection
 from pyp2p.switch.events import Connected, Disconnected, Identified, ListenAddrAdded, ListenAddrRemoved
+from pyp2p.switch.facts import CloseReason
 from pyp2p.switch.gater import AllowAll, BlockList, ConnectionGater
 from pyp2p.switch.limits import Budget
 from pyp2p.switch.service import Service

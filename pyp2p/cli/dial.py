@@ -14,8 +14,9 @@ from pyp2p.cli.output import Output
 from pyp2p.cli.reach import Reached, fact_rows, facts, require_identify, trace_lines, with_connection
 from pyp2p.errors import printable
 from pyp2p.switch.config import SwitchConfig, Timeouts
-from pyp2p.switch.connection import CloseReason, Connection, ConnectionStats
+from pyp2p.switch.connection import Connection
 from pyp2p.switch.events import Identified, SwitchEvent
+from pyp2p.switch.facts import CloseReason, ConnectionStats
 
 HEARTBEAT = 5.0  # seconds: whoever watches a connection wants to see that it lives
 _LOOK = 0.1  # seconds between two looks at the counters

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
 
 import trio
 from multiaddr import Multiaddr
@@ -30,6 +29,7 @@ from pyp2p.multistream.core import Dialer, Listener
 from pyp2p.muxers.base import Buffer, Data, Eof, GoAway, MuxEvent, Opened, Pong, Reset, SubStream, Writable
 from pyp2p.peer.address import AddressKind
 from pyp2p.switch.config import Limits, Timeouts
+from pyp2p.switch.facts import NORMAL, CloseReason, ConnectionStats
 from pyp2p.switch.heartbeat import Beat, Heartbeat
 from pyp2p.switch.stream import MuxedStream
 from pyp2p.switch.upgrade import Upgraded
@@ -39,41 +39,8 @@ from pyp2p.trace import Stage
 logger = logging.getLogger("pyp2p.connection")
 
 AGENT_PREFIX = "pyp2p/"  # of peers that are of our kind
+_END_PATIENCE = 0.1  # seconds that a close whose time is up still waits for the tasks of the connection
 _FIN_PATIENCE = 1.0  # seconds that the end of a stream waits for the answer to its proposal
-
-
-@dataclass(frozen=True, slots=True)
-class CloseReason:
-    """Why a connection ended: a `code` for programs, a `detail` for people, and who ended it (us, peer, network)."""
-
-    code: str
-    detail: str = ""
-    by: str = "us"
-    goaway_code: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.code}: {self.detail}" if self.detail else self.code
-
-
-NORMAL = CloseReason("closed")
-SHUTDOWN = CloseReason("shutdown", "the switch stops")
-
-
-@dataclass(slots=True)
-class ConnectionStats:
-    """Counters of one connection: bytes on the wire and messages (payload pieces) each way, streams ever opened.
-
-    `heartbeats` counts answered ones.
-    """
-
-    bytes_in: int = 0
-    bytes_out: int = 0
-    messages_in: int = 0
-    messages_out: int = 0
-    streams_in: int = 0
-    streams_out: int = 0
-    streams_refused: int = 0
-    heartbeats: int = 0
 
 
 class Connection:
@@ -283,12 +250,13 @@ class Connection:
 
         Takes at most `seconds` (default `timeouts.close`), shielded from cancellation.
         """
+        deadline = trio.current_time() + (self._timeouts.close if seconds is None else max(seconds, 0))
         if not self._closing:
             self._closing = True
             self._openers.unpark_all()
             if self.reason is None and self._nursery is not None:
                 self.reason = reason
-                with trio.move_on_after(self._timeouts.close if seconds is None else max(seconds, 0), shield=True):
+                with trio.CancelScope(deadline=deadline, shield=True):
                     await self._say_goodbye(reason)
             self.fail(reason)
         if self._nursery is None:
@@ -297,7 +265,8 @@ class Connection:
             self.muxer.release_all()
             self.closed.set()
             return
-        with trio.CancelScope(shield=True):
+        # The end itself takes no time, unless a service or an event subscriber holds it up.
+        with trio.CancelScope(deadline=max(deadline, trio.current_time() + _END_PATIENCE), shield=True):
             await self.closed.wait()
 
     async def _say_goodbye(self, reason: CloseReason) -> None:

@@ -34,8 +34,9 @@ from pyp2p.platform import Platform
 from pyp2p.protocols.ping import PING_PROTOCOL, ping
 from pyp2p.security.base import SecureChannel
 from pyp2p.switch.config import SwitchConfig
-from pyp2p.switch.connection import AGENT_PREFIX, CloseReason, Connection
+from pyp2p.switch.connection import AGENT_PREFIX, Connection
 from pyp2p.switch.events import Connected, Disconnected, EventHub, Identified
+from pyp2p.switch.facts import CloseReason
 from pyp2p.switch.gater import ConnectionGater
 from pyp2p.switch.handlers import Mounted, ProtocolTable, call_guarded, run_connection, run_guarded, run_handler
 from pyp2p.switch.limits import ConnectionLimits, StreamBudgets, Ticket

@@ -10,7 +10,8 @@ import trio
 from multiaddr import Multiaddr
 
 from pyp2p.identify.wire import IdentifyInfo
-from pyp2p.switch.connection import CloseReason, Connection
+from pyp2p.switch.connection import Connection
+from pyp2p.switch.facts import CloseReason
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from typing import ParamSpec
 import trio
 
 from pyp2p.errors import P2PError, printable
-from pyp2p.switch.connection import CloseReason, Connection
+from pyp2p.switch.connection import Connection
+from pyp2p.switch.facts import CloseReason
 from pyp2p.switch.limits import Budget
 from pyp2p.switch.stream import MuxedStream
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from pyp2p.switch.connection import CloseReason, Connection
+from pyp2p.switch.connection import Connection
+from pyp2p.switch.facts import CloseReason
 
 
 @dataclass(frozen=True, slots=True)

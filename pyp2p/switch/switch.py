@@ -43,10 +43,11 @@ from pyp2p.security.noise import Noise
 from pyp2p.switch.accept import accept_loop
 from pyp2p.switch.backoff import DialBackoff
 from pyp2p.switch.config import SwitchConfig
-from pyp2p.switch.connection import NORMAL, SHUTDOWN, CloseReason, Connection
+from pyp2p.switch.connection import Connection
 from pyp2p.switch.dialing import Shared
 from pyp2p.switch.establish import Establisher, Peering
 from pyp2p.switch.events import EventHub, ListenAddrAdded, ListenAddrRemoved, SwitchEvent
+from pyp2p.switch.facts import NORMAL, SHUTDOWN, CloseReason
 from pyp2p.switch.gater import AllowAll, ConnectionGater
 from pyp2p.switch.handlers import Handler, Matcher, Mounted, ProtocolTable, protocol_names, run_guarded
 from pyp2p.switch.limits import Budget, ConnectionLimits, Ticket

@@ -1,6 +1,6 @@
 """What a switch promises its user: admission, services, events, gating, address kinds, isolation, pushes, the stop."""
 
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 import trio
@@ -294,6 +294,21 @@ async def test_a_stuck_subscriber_loses_nothing_and_stops_no_stream(sim: Sim) ->
             assert len(order) == 6
             for kinds in order.values():
                 assert kinds in ([Connected, Identified, Disconnected], [Connected, Disconnected])
+
+
+@simulated(seeds=(1,))
+async def test_a_stop_ends_in_time_with_a_subscriber_that_never_reads(sim: Sim) -> None:
+    config = SwitchConfig(limits=Limits(event_queue=1))
+    async with AsyncExitStack() as stack:
+        guests = [await stack.enter_async_context(node(sim, f"guest {n}")) for n in range(5)]
+        async with node(sim, "a", config=config) as a:
+            await stack.enter_async_context(a.watch())
+            for guest in guests:
+                with trio.move_on_after(1):
+                    await guest.connect(a.multiaddrs[0])
+            await trio.sleep(5)
+            started = trio.current_time()
+        assert trio.current_time() - started <= a.config.timeouts.close + 0.2
 
 
 async def come_and_go(sim: Sim, name: str, host) -> None:

@@ -113,9 +113,13 @@ class Arena:
         return Attacker(raw, self.sim.platform(f"attacker {self._count}"))
 
     async def attack(self, muxer: str = YAMUX) -> Attacker:
-        """A connection that has shaken hands honestly."""
+        """A connection that has shaken hands honestly and is in use at the victim."""
+        before = len(self.victim.connections())
         attacker = await self.dial()
         await attacker.handshake(muxer)
+        with trio.fail_after(5):
+            while len(self.victim.connections()) <= before:
+                await trio.sleep(0.01)
         return attacker
 
     def counters(self) -> dict[str, int]:

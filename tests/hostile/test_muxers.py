@@ -210,6 +210,10 @@ async def test_hostile_029_mplex_streams_without_end(sim: Sim) -> None:
                 n >>= 7
             return out + bytes([n])
 
+        await attacker.send(b"".join(varint(n << 3) + b"\0" for n in range(300)))
+        await trio.sleep(0.1)
+        streams = [s for c in scene.victim.connections() for s in c.streams.values() if s.direction.value == "inbound"]
+        assert len(streams) == scene.victim.config.limits.unnegotiated_streams + 1  # and the bystander's echo
         flood = b"".join(varint(n << 3) + b"\0" for n in range(50_000))
         await _flood(attacker, [flood[at : at + 60_000] for at in range(0, len(flood), 60_000)])
         await trio.sleep(1)

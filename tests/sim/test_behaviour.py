@@ -6,7 +6,16 @@ import pytest
 import trio
 import trio.testing
 
-from pyp2p.errors import AdmissionRefused, BackingOff, DialFailed, DialSelf, LimitExceeded, NotAllowed, Stopping
+from pyp2p.errors import (
+    AdmissionRefused,
+    BackingOff,
+    DialFailed,
+    DialSelf,
+    LimitExceeded,
+    NotAllowed,
+    RemoteClosed,
+    Stopping,
+)
 from pyp2p.io.handshake import Direction
 from pyp2p.muxers.yamux import Yamux
 from pyp2p.peer.address import AddressKind, with_peer
@@ -78,6 +87,24 @@ async def test_a_dial_to_ourselves_is_refused_in_every_form(sim: Sim) -> None:
         with pytest.raises(DialFailed) as caught:
             await a.connect(a.addresses[0])
         assert isinstance(caught.value.attempts[0].error, DialSelf)
+
+
+@simulated(seeds=(1,))
+async def test_we_are_recognised_behind_another_address(sim: Sim) -> None:
+    async with node(sim, "a") as a:
+        near, far = trio.testing.memory_stream_pair()
+        met = []
+
+        async def adopt(stream, direction: Direction) -> None:
+            with pytest.raises((DialSelf, RemoteClosed, trio.BrokenResourceError)) as caught:
+                await a.adopt(stream, kind=AddressKind.OUTBOUND_DIRECT, direction=direction)
+            met.append(caught.type)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(adopt, near, Direction.OUTBOUND)
+            nursery.start_soon(adopt, far, Direction.INBOUND)
+        assert DialSelf in met
+        assert a.connections() == []
 
 
 @simulated(seeds=(1,))

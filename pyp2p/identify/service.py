@@ -13,10 +13,10 @@ import trio
 from multiaddr import Multiaddr
 
 from pyp2p.errors import IdentifyError, RecordError
-from pyp2p.identify.core import ObservedAddresses, updated
-from pyp2p.identify.wire import MAX_MESSAGE, MAX_MESSAGES, IdentifyInfo, decode, encode
+from pyp2p.identify.core import ObservedAddresses, shape_of, updated
+from pyp2p.identify.wire import MAX_ADDRESSES, MAX_MESSAGE, MAX_MESSAGES, IdentifyInfo, decode, encode
 from pyp2p.io.varint import LengthPrefixed
-from pyp2p.peer.address import AddressKind
+from pyp2p.peer.address import AddressKind, canonical, is_public
 from pyp2p.peer.id import PeerId
 from pyp2p.peer.keys import Identity
 from pyp2p.peer.record import PeerRecord, seal
@@ -24,8 +24,9 @@ from pyp2p.peer.store import PeerBook
 
 IDENTIFY_PROTOCOL = "/ipfs/id/1.0.0"
 PUSH_PROTOCOL = "/ipfs/id/push/1.0.0"
-PUSH_CONCURRENCY = 32  # pushes read at once, and sent at once: a flood of them costs bounded memory
+PUSH_CONCURRENCY = 32  # pushes read at once (one of each peer), and sent at once: a flood costs bounded memory
 PUSH_TIMEOUT = 5.0
+_DIRECT = (AddressKind.OUTBOUND_DIRECT, AddressKind.INBOUND_DIRECT)  # behind a proxy peers see the proxy
 
 
 class Link(Protocol):
@@ -34,6 +35,12 @@ class Link(Protocol):
     peer: PeerId
     remote: Multiaddr
     kind: AddressKind
+
+
+class KnownLink(Link, Protocol):
+    """A connection with what its peer has said so far."""
+
+    info: IdentifyInfo | None
 
 
 class Identify:
@@ -61,32 +68,39 @@ class Identify:
         self._seq = 0
         self._record: tuple[tuple[Multiaddr, ...], bytes] | None = None
         self._reading = trio.CapacityLimiter(PUSH_CONCURRENCY)
+        self._turns: dict[PeerId, trio.CapacityLimiter] = {}  # of peers whose pushes are being read
 
     async def ask(self, stream: trio.abc.HalfCloseableStream, link: Link) -> IdentifyInfo:
         """Read the peer's description from a fresh identify stream and remember it.
 
         The deadline and the stream's end are the caller's. Raises `IdentifyError`, `WireError`, stream errors.
         """
-        return self._learn(await _read(stream), None, link)
+        said = decode(await _read(stream))
+        return self._learn(said, updated(None, said, link.peer), link)
 
     async def answer(self, stream: trio.abc.HalfCloseableStream, link: Link) -> None:
         """Send our description, with where we see the peer, and end the stream."""
         await stream.send_all(b"".join(encode(self._describe(link))))
         await stream.send_eof()
 
-    async def take_push(
-        self, stream: trio.abc.HalfCloseableStream, link: Link, before: IdentifyInfo | None
-    ) -> IdentifyInfo:
-        """Read what changed at the peer since `before` and remember the result.
+    async def take_push(self, stream: trio.abc.HalfCloseableStream, link: KnownLink) -> IdentifyInfo:
+        """Read what changed at the peer, apply it to `link.info` as it is then, remember and return the result.
 
-        At most `PUSH_CONCURRENCY` are read at once, each within `PUSH_TIMEOUT`. Raises as `ask`, and `TooSlowError`.
+        Pushes of one peer are read one after another, each within `PUSH_TIMEOUT` seconds, so that none undoes another
+        and nobody takes the places of others. Raises as `ask`, and `TooSlowError`.
         """
-        async with self._reading:
-            with trio.fail_after(PUSH_TIMEOUT):
-                return self._learn(await _read(stream), before, link)
+        turn = self._turns.setdefault(link.peer, trio.CapacityLimiter(1))
+        try:
+            async with turn, self._reading:
+                with trio.fail_after(PUSH_TIMEOUT):
+                    said = decode(await _read(stream))
+                return self._learn(said, updated(link.info, said, link.peer), link)
+        finally:
+            idle = not turn.borrowed_tokens and not turn.statistics().tasks_waiting
+            if idle and self._turns.get(link.peer) is turn:
+                del self._turns[link.peer]
 
-    def _learn(self, messages: list[bytes], before: IdentifyInfo | None, link: Link) -> IdentifyInfo:
-        info = updated(before, decode(messages), link.peer)
+    def _learn(self, said: IdentifyInfo, info: IdentifyInfo, link: Link) -> IdentifyInfo:
         if link.kind is AddressKind.ISOLATED:
             return info
         now = trio.current_time()
@@ -94,15 +108,22 @@ class Identify:
         store.learn(link.peer, link.kind, link.remote, info.addresses or (), now)
         store.set_protocols(link.peer, info.protocols or ())
         store.set_agent(link.peer, info.agent or "")
-        if info.record is not None:
+        if said.record is not None:
             with suppress(RecordError):  # what it said unsigned is its own claim all the same
-                store.consume_record(info.record, now, link.peer)
-        if info.observed is not None:
-            self.observed.observe(info.observed, link.peer, link.remote, now)
+                store.consume_record(said.record, now, link.peer)
+        if said.observed is not None and link.kind in _DIRECT and self._is_listened_on(said.observed):
+            self.observed.observe(said.observed, link.peer, link.remote, now)
         return info
 
+    def _is_listened_on(self, observed: Multiaddr) -> bool:
+        """Whether an address of that kind can be one of ours; of a kind that we do not serve it helps nobody."""
+        if not is_public(observed):
+            return False  # the common case at home, without asking for our addresses
+        shape = shape_of(canonical(observed))
+        return any(shape_of(address) == shape for address in self._addresses())
+
     def _describe(self, link: Link) -> IdentifyInfo:
-        addresses = tuple(self._addresses())
+        addresses = tuple(self._addresses())[:MAX_ADDRESSES]
         return IdentifyInfo(
             public_key=self._identity.public_key,
             addresses=addresses,
@@ -115,7 +136,8 @@ class Identify:
 
     def _own_record(self, addresses: tuple[Multiaddr, ...]) -> bytes:
         if self._record is None or self._record[0] != addresses:
-            self._seq = max(self._seq + 1, int(self._wall()))
+            # Milliseconds: after a quick restart still higher than what we said before.
+            self._seq = max(self._seq + 1, int(self._wall() * 1000))
             self._record = addresses, seal(self._identity, PeerRecord(self._identity.peer, self._seq, addresses))
         return self._record[1]
 
@@ -128,4 +150,6 @@ async def _read(stream: trio.abc.HalfCloseableStream) -> list[bytes]:
         if len(messages) > MAX_MESSAGES:
             raise IdentifyError(f"more than {MAX_MESSAGES} identify messages")
     framer.finish()
+    if not messages:
+        raise IdentifyError("the stream ended without an identify message")
     return messages

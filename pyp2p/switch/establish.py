@@ -284,7 +284,7 @@ class Establisher:
             return
         connection = peering.connection
         try:
-            connection.info = await self._identify.take_push(stream, connection, connection.info)
+            connection.info = await self._identify.take_push(stream, connection)
         except trio.TooSlowError:
             stream.reset()
             return

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyp2p.errors import IdentifyError, WireError
-from pyp2p.identify.core import OBSERVERS, VOTE_SECONDS, ObservedAddresses, updated
+from pyp2p.identify.core import MAX_CONFIRMED, MAX_VOICES, OBSERVERS, VOTE_SECONDS, ObservedAddresses, updated
 from pyp2p.identify.pb.identify_pb2 import Identify as Message
 from pyp2p.identify.wire import MAX_OWN, IdentifyInfo, decode, encode
 from pyp2p.io.varint import LengthPrefixed
@@ -128,6 +128,8 @@ def test_hostile_047_a_push_replaces_what_it_names_and_keeps_the_rest() -> None:
     assert (info.protocols, info.agent, info.addresses) == (("/c",), "one", first.addresses)
     info = updated(info, IdentifyInfo(agent="two", public_key=ANNE.public_key), ANNE.peer)
     assert (info.protocols, info.agent) == (("/c",), "two")
+    info = updated(updated(info, IdentifyInfo(record=b"r"), ANNE.peer), IdentifyInfo(agent="three"), ANNE.peer)
+    assert (info.record, info.agent) == (b"r", "three")
 
 
 @given(st.binary(max_size=300))
@@ -170,7 +172,12 @@ def test_hostile_050_one_network_or_one_peer_is_one_vote() -> None:
         "/ip6/::ffff:10.0.0.1/tcp/1",
         "/ip4/0.0.0.0/tcp/1",
         "/ip4/9.9.9.9/tcp/0",
+        "/ip4/224.0.0.1/tcp/1",
         "/dns4/a.b/tcp/1",
+        "/ip4/9.9.9.9/tcp/1/p2p-circuit",
+        "/ip4/9.9.9.9/tcp/1/dns4/" + ".".join(["a" * 60] * 4),
+        "/ip4/9.9.9.9/udp/1",
+        "/ip4/9.9.9.9",
     ],
 )
 def test_hostile_050_what_is_no_public_address_is_not_voted_on(claim: str) -> None:
@@ -182,6 +189,40 @@ def test_hostile_050_what_is_no_public_address_is_not_voted_on(claim: str) -> No
 
 def test_votes_are_bounded() -> None:
     votes = ObservedAddresses()
-    for n in range(1000):
-        votes.observe(parse_multiaddr(f"/ip4/9.{n // 250}.{n % 250}.9/tcp/1"), *voter(n % 100), 0.0)
-    assert len(votes._votes) <= 64
+    for n in range(3 * MAX_VOICES):
+        peer = PeerId(b"\x12\x20" + n.to_bytes(2, "big") * 16)
+        votes.observe(parse_multiaddr(f"/ip4/9.{n // 250}.{n % 250}.9/tcp/1"), peer, voter(n % 100)[1], 0.0)
+    assert len(votes._voices) == len(votes._tally) == MAX_VOICES
+    votes.confirmed(VOTE_SECONDS + 1)
+    assert len(votes._voices) == len(votes._tally) == 0
+
+
+def test_hostile_050_one_peer_does_not_crowd_out_what_others_say() -> None:
+    votes = ObservedAddresses()
+    for n in range(OBSERVERS - 1):
+        votes.observe(SEEN, *voter(n), 0.0)
+    for port in range(1, 5000):
+        votes.observe(parse_multiaddr(f"/ip4/9.9.9.8/tcp/{port}"), *voter(99), 0.0)
+    votes.observe(SEEN, *voter(OBSERVERS), 0.0)
+    assert votes.confirmed(1.0) == [SEEN]
+    assert len(votes._tally) == 2
+
+
+def test_hostile_050_a_peer_that_sees_us_elsewhere_takes_its_vote_back_for_that_kind_of_address_only() -> None:
+    votes = ObservedAddresses()
+    six = parse_multiaddr("/ip6/2600::9/tcp/4001")
+    for n in range(OBSERVERS):
+        votes.observe(SEEN, *voter(n), 0.0)
+        votes.observe(six, *voter(n), 0.0)
+    votes.observe(parse_multiaddr("/ip4/9.9.9.9/tcp/5"), *voter(0), 0.0)
+    assert votes.confirmed(1.0) == [six]
+
+
+def test_hostile_050_few_addresses_are_believed_and_the_best_first() -> None:
+    votes = ObservedAddresses()
+    many = [parse_multiaddr(f"/ip4/9.9.9.9/tcp/{port}") for port in range(1, 20)]
+    for at, address in enumerate([*many, SEEN]):
+        for n in range(OBSERVERS + (address is SEEN)):
+            peer = PeerId(b"\x12\x20" + bytes([at, n]) * 16)
+            votes.observe(address, peer, parse_multiaddr(f"/ip4/{20 + n}.1.2.3/tcp/1"), 0.0)
+    assert votes.confirmed(1.0) == [SEEN, *many[: MAX_CONFIRMED - 1]]

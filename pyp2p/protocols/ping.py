@@ -23,22 +23,20 @@ async def serve_ping(stream: trio.abc.HalfCloseableStream) -> None:
     Raises `WireError` when it ends inside a ping, `trio.TooSlowError` when a begun ping is not completed or its echo
     not taken within `PING_TIMEOUT` seconds. Waiting for the next ping has no deadline: a ping stream may idle.
     """
-    pending = b""
-    while True:
-        chunk = await stream.receive_some()
-        if not chunk:
-            if pending:
-                raise WireError(f"a ping of {len(pending)} bytes")
-            return
-        pending += chunk
+    while chunk := await stream.receive_some():
         with trio.fail_after(PING_TIMEOUT):
-            while len(pending) % PING_SIZE:
-                chunk = await stream.receive_some()
-                if not chunk:
-                    raise WireError(f"a ping of {len(pending) % PING_SIZE} bytes")
-                pending += chunk
-            await stream.send_all(pending)
-        pending = b""
+            begun = len(chunk) % PING_SIZE
+            whole, part = chunk[: len(chunk) - begun], chunk[len(chunk) - begun :]
+            if whole:
+                await stream.send_all(whole)
+            while 0 < len(part) < PING_SIZE:
+                # Never more than the rest of one ping: whoever ends each write inside a ping must not make us collect.
+                more = await stream.receive_some(PING_SIZE - len(part))
+                if not more:
+                    raise WireError(f"a ping of {len(part)} bytes")
+                part += more
+            if part:
+                await stream.send_all(part)
 
 
 async def ping(stream: trio.abc.HalfCloseableStream, entropy: Callable[[int], bytes]) -> float:

@@ -57,6 +57,57 @@ async def test_hostile_090_the_rest_of_a_ping_has_a_deadline(pair, autojump_cloc
     assert trio.current_time() == pytest.approx(10)
 
 
+async def received(stream, size: int) -> bytes:
+    got = b""
+    while len(got) < size:
+        chunk = await stream.receive_some(size - len(got))
+        assert chunk
+        got += chunk
+    return got
+
+
+@pytest.mark.parametrize("sizes", [[32], [64], [33, 31], [1] * 64, [31, 33, 32], [95, 1], [16, 80, 32]], ids=str)
+async def test_hostile_090_pings_come_back_whatever_their_segments(pair, nursery, sizes: list[int]) -> None:
+    near, far = pair
+    nursery.start_soon(serve_ping, far)
+    message = bytes(range(sum(sizes)))
+    at = 0
+    for size in sizes:
+        await near.send_all(message[at : at + size])
+        await trio.testing.wait_all_tasks_blocked()
+        at += size
+    assert await received(near, len(message)) == message
+
+
+async def test_hostile_090_a_whole_ping_is_answered_before_the_next_is_complete(pair, nursery) -> None:
+    near, far = pair
+    nursery.start_soon(serve_ping, far)
+    await near.send_all(b"a" * 32 + b"b")
+    assert await received(near, 32) == b"a" * 32
+
+
+async def test_hostile_090_pings_that_never_align_are_not_collected(nursery) -> None:
+    there, back = trio.testing.memory_stream_one_way_pair()
+    out, echoes = trio.testing.memory_stream_one_way_pair()
+    nursery.start_soon(serve_ping, trio.StapledStream(out, back))
+    echoed = 0
+    await there.send_all(b"x")
+    for _ in range(50):
+        await there.send_all(bytes(32 * 100))
+        await trio.testing.wait_all_tasks_blocked()
+        echoed += len(await echoes.receive_some())
+    assert echoed == 50 * 3200
+
+
+async def test_hostile_090_an_echo_that_is_not_taken_has_a_deadline(autojump_clock) -> None:
+    there, back = trio.testing.memory_stream_one_way_pair()
+    out, _ = trio.testing.lockstep_stream_one_way_pair()
+    await there.send_all(bytes(32))
+    with pytest.raises(trio.TooSlowError):
+        await serve_ping(trio.StapledStream(out, back))
+    assert trio.current_time() == pytest.approx(10)
+
+
 async def test_echo(pair, nursery) -> None:
     near, far = pair
     nursery.start_soon(serve_echo, far)

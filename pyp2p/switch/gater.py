@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Protocol
 
@@ -69,6 +69,7 @@ class BlockList(AllowAll):
         self._limit = limit
         self._peers: OrderedDict[PeerId, float] = OrderedDict()
         self._networks: OrderedDict[IPNetwork, float] = OrderedDict()
+        self._lengths: Counter[tuple[int, int]] = Counter()  # IP versions and prefix lengths among them
 
     def block_peer(self, peer: PeerId, until: float = math.inf) -> None:
         """Refuse `peer`; an earlier block is extended, never shortened."""
@@ -78,10 +79,12 @@ class BlockList(AllowAll):
 
     def block_network(self, network: str, until: float = math.inf) -> None:
         """Refuse an IP address or range (`192.0.2.0/24`). Raises `ValueError` when it is none."""
-        parsed = ipaddress.ip_network(network)
-        self._networks[parsed] = max(until, self._networks.pop(parsed, until))
+        parsed = _canonical(network)
+        until = max(until, self._forget_network(parsed, until))
+        self._networks[parsed] = until
+        self._lengths[parsed.version, parsed.prefixlen] += 1
         if len(self._networks) > self._limit:
-            self._networks.popitem(last=False)
+            self._forget_network(next(iter(self._networks)), until)
 
     def unblock_peer(self, peer: PeerId) -> None:
         """Let `peer` pass again."""
@@ -89,7 +92,7 @@ class BlockList(AllowAll):
 
     def unblock_network(self, network: str) -> None:
         """Let an address or range pass again. Raises `ValueError` when it is none."""
-        self._networks.pop(ipaddress.ip_network(network), None)
+        self._forget_network(_canonical(network), 0.0)
 
     def allow_dial(self, peer: PeerId | None, address: Multiaddr) -> str | None:
         """Refuse what is blocked by id or address."""
@@ -112,13 +115,39 @@ class BlockList(AllowAll):
             return None
         return f"peer {peer} is blocked"
 
+    def _forget_network(self, network: IPNetwork, default: float) -> float:
+        """Until when it was blocked, `default` when it was not."""
+        until = self._networks.pop(network, None)
+        if until is None:
+            return default
+        key = network.version, network.prefixlen
+        self._lengths[key] -= 1
+        if not self._lengths[key]:
+            del self._lengths[key]
+        return until
+
     def _blocked_address(self, address: Multiaddr) -> str | None:
         ip = ip_of(address)
-        if ip is None or not self._networks:
+        if ip is None:
             return None
-        for length in range(ip.max_prefixlen, -1, -1):
+        for version, length in list(self._lengths):
+            if version != ip.version:
+                continue
             network = ipaddress.ip_network((ip, length), strict=False)
             until = self._networks.get(network)
-            if until is not None and until > self._clock():
+            if until is None:
+                continue
+            if until > self._clock():
                 return f"address {ip} is blocked by {network}"
+            self._forget_network(network, 0.0)
         return None
+
+
+def _canonical(text: str) -> IPNetwork:
+    """The range; one of IPv4 addresses that are mapped into IPv6 as what it is, because addresses are compared so."""
+    network = ipaddress.ip_network(text)
+    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= 96:
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None:
+            return ipaddress.ip_network((mapped, network.prefixlen - 96))
+    return network

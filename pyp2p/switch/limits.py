@@ -10,10 +10,10 @@ from __future__ import annotations
 import ipaddress
 from collections import Counter, OrderedDict
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TypeVar
 
-from pyp2p.errors import LimitExceeded, Refused
+from pyp2p.errors import LimitExceeded, LocalProtocolError, Refused
 from pyp2p.peer.id import PeerId
 from pyp2p.switch.config import IPNetwork, Limits
 
@@ -23,6 +23,11 @@ IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _MAX_BUCKETS = 8192  # addresses whose rate is remembered: a flood from many addresses must not grow us
 _MAX_CODES = 256  # kinds of refusals that are counted apart
+# Where zero would be no limit that anybody means but a node that cannot work.
+_NEEDED = (
+    *("connections", "per_peer", "ip_burst", "streams_per_connection", "write_backlog", "event_queue"),
+    *("dial_addresses", "dial_peers"),
+)
 
 
 class Ticket:
@@ -111,6 +116,8 @@ class ConnectionLimits:
 
     def bind(self, ticket: Ticket, peer: PeerId) -> None:
         """See `Ticket.bind`."""
+        if ticket.released or not ticket.pending:
+            raise LocalProtocolError("a ticket is bound once, before its release")
         if self._peers[peer] >= self._limits.per_peer:
             raise LimitExceeded("per_peer", f"{self._peers[peer]} connections to {peer} are open")
         ticket.peer = peer
@@ -210,9 +217,11 @@ def _keys(address: IPAddress) -> list[tuple[str, str]]:
 
 def _check(limits: Limits) -> None:
     """A limit that can never be reached, or that lets nobody in, is a mistake to be told at the start."""
-    for name in ("connections", "per_peer", "ip_burst", "streams_per_connection", "write_backlog", "event_queue"):
-        if getattr(limits, name) < 1:
-            raise ValueError(f"limits.{name} must be at least 1")
+    for field in fields(limits):
+        value = getattr(limits, field.name)
+        least = 1 if field.name in _NEEDED else 0
+        if isinstance(value, (int, float)) and not value >= least:
+            raise ValueError(f"limits.{field.name} must be at least {least}")
     for small, large in (
         ("inbound", "connections"),
         ("per_peer", "connections"),

@@ -17,7 +17,8 @@ TCP_AFTER_QUIC = 0.25  # TCP waits that long for QUIC, on public addresses
 TCP_AFTER_QUIC_PRIVATE = 0.03  # a local network answers at once
 RELAY_DELAY = 0.5  # a relayed address waits for the direct ones
 
-_NEVER_TOLD = frozenset(("1", "7", "9", "19", "22", "23", "25", "53", "110", "111", "143", "445", "465", "587"))
+_NAMES = ("dns", "dns4", "dns6", "dnsaddr")
+_NEVER_TOLD = frozenset(("0", "1", "7", "9", "19", "22", "23", "25", "53", "110", "111", "143", "445", "465", "587"))
 
 
 def rank(addresses: Iterable[Multiaddr]) -> list[tuple[float, Multiaddr]]:
@@ -50,12 +51,17 @@ def _rank_direct(addresses: list[Multiaddr]) -> list[tuple[float, Multiaddr]]:
 
 
 def _stagger(addresses: list[Multiaddr], start: float) -> list[tuple[float, Multiaddr]]:
-    six = [address for address in addresses if components(address)[0].name == "ip6"]
-    four = [address for address in addresses if components(address)[0].name != "ip6"]
+    six = [address for address in addresses if _is_ip6(address)]
+    four = [address for address in addresses if not _is_ip6(address)]
     mixed: list[Multiaddr] = []
     for position in range(max(len(six), len(four))):
         mixed += six[position : position + 1] + four[position : position + 1]
     return [(start + NEXT_DELAY * position, address) for position, address in enumerate(mixed)]
+
+
+def _is_ip6(address: Multiaddr) -> bool:
+    ip = ip_of(address)
+    return ip is not None and ip.version == 6
 
 
 def _is_quic(address: Multiaddr) -> bool:
@@ -70,16 +76,17 @@ def dialable_claim(address: Multiaddr, own: Sequence[Multiaddr]) -> bool:
     """True when an address that others told us may be dialled without harm; `own` are our listen addresses.
 
     Never: unspecified, multicast or broadcast addresses, port 0, ports of well-known other services. Loopback only for
-    a node that listens on loopback or not at all, private addresses not for a node on a public address: strangers must
-    not make us scan our own machine and network.
+    a node that listens on loopback or not at all, private addresses and local names not for a node on a public
+    address: strangers must not make us scan our own machine and network. What a name stands for is not known here.
     """
+    parts = [part for part in components(address) if part.name != "ip6zone"]
+    if any(part.name in ("tcp", "udp") and part.value in _NEVER_TOLD for part in parts[:2]):
+        return False
     ip = ip_of(address)
     if ip is None:
-        return True
-    if is_unspecified(address) or ip.is_multicast or str(ip) == "255.255.255.255":
-        return False
-    parts = components(address)
-    if len(parts) < 2 or parts[1].value == "0" or parts[1].value in _NEVER_TOLD:
+        named = bool(parts) and parts[0].name in _NAMES
+        return not named or is_public(address) or not any(is_public(mine) for mine in own)
+    if is_unspecified(address) or ip.is_multicast or str(ip) == "255.255.255.255" or len(parts) < 2:
         return False
     if is_loopback(address):
         return not own or any(is_loopback(mine) for mine in own)

@@ -26,6 +26,10 @@ RANKS = {
         ["/ip4/1.2.3.4/tcp/1", "/ip4/1.2.3.5/tcp/1", "/ip6/2600::1/tcp/1"],
         [(0, "/ip6/2600::1/tcp/1"), (0.25, "/ip4/1.2.3.4/tcp/1"), (0.5, "/ip4/1.2.3.5/tcp/1")],
     ),
+    "a zone is IPv6 too": (
+        ["/ip4/10.0.0.1/tcp/1", "/ip6zone/eth0/ip6/fe80::1/tcp/1"],
+        [(0, "/ip6zone/eth0/ip6/fe80::1/tcp/1"), (0.25, "/ip4/10.0.0.1/tcp/1")],
+    ),
     "private and public at once": (
         ["/ip4/1.2.3.4/tcp/1", "/ip4/10.0.0.1/tcp/1"],
         [(0, "/ip4/10.0.0.1/tcp/1"), (0, "/ip4/1.2.3.4/tcp/1")],
@@ -69,6 +73,17 @@ CLAIMS = [
     ("/ip4/192.168.0.1/tcp/4001", ["/ip4/10.0.0.1/tcp/1"], True),
     ("/ip4/192.168.0.1/tcp/4001", ["/ip4/8.8.8.8/tcp/1"], False),
     ("/memory/1", ["/ip4/8.8.8.8/tcp/1"], True),
+    ("/ip4/1.2.3.4", [], False),
+    ("/ip6zone/eth0/ip6/fe80::1/tcp/22", [], False),
+    ("/ip6zone/eth0/ip6/fe80::1/tcp/0", [], False),
+    ("/ip6zone/eth0/ip6/fe80::1/tcp/4001", ["/ip4/10.0.0.1/tcp/1"], True),
+    ("/dns4/a.example/tcp/22", [], False),
+    ("/dns4/a.example/tcp/0", [], False),
+    ("/dns4/a.example/tcp/4001", ["/ip4/8.8.8.8/tcp/1"], True),
+    ("/dnsaddr/a.example", ["/ip4/8.8.8.8/tcp/1"], True),
+    ("/dns/db.internal/tcp/4001", ["/ip4/8.8.8.8/tcp/1"], False),
+    ("/dns/localhost/tcp/4001", ["/ip4/8.8.8.8/tcp/1"], False),
+    ("/dns/db.internal/tcp/4001", ["/ip4/10.0.0.1/tcp/1"], True),
 ]
 
 
@@ -137,8 +152,33 @@ def test_a_block_list_refuses_peers_and_ranges_until_their_time() -> None:
         gater.block_peer(PeerId(bytes([n])))
         gater.block_network(f"10.0.0.{n}")
     assert len(gater._peers) == len(gater._networks) == 3
+    assert gater._lengths == {(4, 32): 3}
     with pytest.raises(ValueError, match="nonsense"):
         gater.block_network("nonsense")
+
+
+def test_a_block_list_knows_ipv4_in_both_its_forms() -> None:
+    gater = BlockList(lambda: 0.0)
+    gater.block_network("::ffff:192.0.2.0/120")
+    gater.block_network("192.0.2.0/24")  # the same
+    for text in ("/ip4/192.0.2.7/tcp/1", "/ip6/::ffff:192.0.2.7/tcp/1"):
+        assert "192.0.2.0/24" in (gater.allow_accept(addr(text)) or "")
+    assert gater.allow_accept(addr("/ip4/192.0.3.7/tcp/1")) is None
+    gater.unblock_network("192.0.2.0/24")
+    assert gater.allow_accept(addr("/ip4/192.0.2.7/tcp/1")) is None
+    gater.block_network("::/0")
+    assert gater.allow_accept(addr("/ip6/2600::1/tcp/1")) is not None
+    assert gater.allow_accept(addr("/ip4/192.0.2.7/tcp/1")) is None
+
+
+def test_a_block_that_is_over_is_forgotten() -> None:
+    now = [0.0]
+    gater = BlockList(lambda: now[0])
+    gater.block_network("192.0.2.0/24", until=10)
+    now[0] = 10
+    assert gater.allow_accept(addr("/ip4/192.0.2.7/tcp/1")) is None
+    assert not gater._networks
+    assert not gater._lengths
 
 
 def test_a_heartbeat_is_not_made_up_for() -> None:

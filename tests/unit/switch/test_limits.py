@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyp2p.errors import LimitExceeded
+from pyp2p.errors import LimitExceeded, LocalProtocolError
 from pyp2p.peer.id import PeerId
 from pyp2p.switch.config import Limits
 from pyp2p.switch.limits import Budget, ConnectionLimits, StreamBudgets
@@ -103,12 +103,34 @@ def test_the_table_of_rates_is_bounded() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"connections": 0}, {"inbound": 5000}, {"per_peer": 5000}, {"memory_per_connection": 1 << 40}, {"event_queue": 0}],
+    [
+        {"connections": 0},
+        {"inbound": 5000},
+        {"per_peer": 5000},
+        {"memory_per_connection": 1 << 40},
+        {"event_queue": 0},
+        {"dial_peers": 0},
+        {"dial_addresses": -1},
+        {"parked_streams": -1},
+        {"ip_rate": -0.1},
+    ],
     ids=lambda wrong: next(iter(wrong)),
 )
 def test_limits_that_make_no_sense_are_told_at_the_start(wrong: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         ConnectionLimits(Limits(**wrong))
+
+
+def test_a_ticket_is_bound_once_and_not_after_its_release() -> None:
+    table = ConnectionLimits(Limits())
+    bound, released = table.try_outbound(), table.try_outbound()
+    bound.bind(ANNE)
+    released.release()
+    for ticket in (bound, released):
+        with pytest.raises(LocalProtocolError):
+            ticket.bind(BOB)
+    bound.release()
+    assert set(table.counters().values()) == {0}
 
 
 def test_refusals_are_counted_by_name() -> None:

@@ -283,7 +283,7 @@ async def test_hostile_047_pushes_that_overlap_do_not_undo_each_other(node: Node
     assert node.store.protocols(BOB.peer) == ("/new",)
 
 
-async def test_hostile_047_a_peer_with_many_silent_pushes_does_not_hold_up_others(node: Node) -> None:
+async def test_hostile_047_a_peer_with_many_silent_pushes_does_not_hold_up_others(node: Node, autojump_clock) -> None:
     async with trio.open_nursery() as nursery:
         greedy = Line()
         for _ in range(2 * PUSH_CONCURRENCY):
@@ -293,6 +293,7 @@ async def test_hostile_047_a_peer_with_many_silent_pushes_does_not_hold_up_other
         push = Pusher(node, other, nursery)
         await push.say(IdentifyInfo(agent="here"))
         await push.end()
+        assert trio.current_time() == 0
         assert node.store.agent(ANNE.peer) == "here"
         nursery.cancel_scope.cancel()
     assert node.identify._turns == {}

@@ -16,7 +16,7 @@ from pyp2p.errors import IdentifyError, RecordError
 from pyp2p.identify.core import ObservedAddresses, shape_of, updated
 from pyp2p.identify.wire import MAX_ADDRESSES, MAX_MESSAGE, MAX_MESSAGES, IdentifyInfo, decode, encode
 from pyp2p.io.varint import LengthPrefixed
-from pyp2p.peer.address import AddressKind, canonical, is_public
+from pyp2p.peer.address import AddressKind, canonical, is_public, split_peer
 from pyp2p.peer.id import PeerId
 from pyp2p.peer.keys import Identity
 from pyp2p.peer.record import PeerRecord, seal
@@ -111,8 +111,10 @@ class Identify:
         if said.record is not None:
             with suppress(RecordError):  # what it said unsigned is its own claim all the same
                 store.consume_record(said.record, now, link.peer)
-        if said.observed is not None and link.kind in _DIRECT and self._is_listened_on(said.observed):
-            self.observed.observe(said.observed, link.peer, link.remote, now)
+        if said.observed is not None and link.kind in _DIRECT:
+            observed, named = split_peer(said.observed)  # js-libp2p puts our id behind it
+            if named in (None, self._identity.peer) and self._is_listened_on(observed):
+                self.observed.observe(observed, link.peer, link.remote, now)
         return info
 
     def _is_listened_on(self, observed: Multiaddr) -> bool:

@@ -214,8 +214,9 @@ async def observed_by_all(node: Node, seen: str, kind: AddressKind = AddressKind
     return node.identify.observed.confirmed(trio.current_time())
 
 
-async def test_hostile_050_four_observers_are_believed(node: Node) -> None:
-    assert await observed_by_all(node, "/ip4/9.9.9.9/tcp/4001") == [SEEN]
+@pytest.mark.parametrize("seen", ["/ip4/9.9.9.9/tcp/4001", f"/ip4/9.9.9.9/tcp/4001/p2p/{ANNE.peer}"])
+async def test_hostile_050_four_observers_are_believed(node: Node, seen: str) -> None:
+    assert await observed_by_all(node, seen) == [SEEN]
 
 
 @pytest.mark.parametrize(
@@ -227,8 +228,9 @@ async def test_hostile_050_four_observers_are_believed(node: Node) -> None:
         ("/ip4/9.9.9.9/udp/4001/quic-v1", AddressKind.OUTBOUND_DIRECT),
         ("/ip6/2600::9/tcp/4001", AddressKind.OUTBOUND_DIRECT),
         ("/ip4/10.0.0.7/tcp/4001", AddressKind.OUTBOUND_DIRECT),
+        (f"/ip4/9.9.9.9/tcp/4001/p2p/{BOB.peer}", AddressKind.OUTBOUND_DIRECT),
     ],
-    ids=["our proxy's", "their proxy's", "isolated", "no QUIC here", "no IPv6 here", "private"],
+    ids=["our proxy's", "their proxy's", "isolated", "no QUIC here", "no IPv6 here", "private", "another's"],
 )
 async def test_hostile_050_what_cannot_be_ours_is_not_believed(node: Node, seen: str, kind: AddressKind) -> None:
     assert await observed_by_all(node, seen, kind) == []

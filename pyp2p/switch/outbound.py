@@ -40,12 +40,16 @@ from pyp2p.transports.dns import Resolver, needs_resolving, resolve_all
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What to dial: the peer (None: learn the id) and its addresses, unresolved, without their `/p2p` part."""
+    """What to dial: the peer (None: learn the id) and its addresses, unresolved, without their `/p2p` part.
+
+    `told` are those among them that only others named: where their names lead is judged as their addresses are.
+    """
 
     peer: PeerId | None
     addresses: tuple[Multiaddr, ...]
     isolated: bool = False
     ignore_backoff: bool = False
+    told: frozenset[Multiaddr] = frozenset()
 
 
 class Outbound:
@@ -62,6 +66,7 @@ class Outbound:
         backoff: DialBackoff,
         establisher: Establisher,
         is_own: Callable[[Multiaddr], bool],
+        is_harmless: Callable[[Multiaddr], bool],
     ) -> None:
         self._config = config
         self._transports = transports
@@ -71,6 +76,7 @@ class Outbound:
         self._backoff = backoff
         self._establisher = establisher
         self._is_own = is_own
+        self._is_harmless = is_harmless
 
     async def dial(self, target: Target) -> tuple[Peering, Ticket]:
         """Dial until one address leads to an upgraded connection, within `timeouts.dial`.
@@ -122,6 +128,8 @@ class Outbound:
                 with trio.fail_after(seconds):
                     for found in await resolve_all(address, self._resolver, target.peer):
                         trace.finish(trio.current_time())
+                        if address in target.told and not self._is_harmless(found):
+                            raise ResolveError("the name leads where strangers must not send us")
                         resolved.setdefault(split_peer(found)[0], trace.current)
             except trio.TooSlowError:
                 attempts.append(Attempt(text(address), Stage.RESOLVE, StageTimeout(Stage.RESOLVE, seconds), trace))

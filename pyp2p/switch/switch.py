@@ -139,6 +139,7 @@ class Switch:
             backoff=DialBackoff(config.backoff, platform.rng),
             establisher=self._establisher,
             is_own=lambda address: address in self.addresses,
+            is_harmless=lambda address: dialable_claim(address, self.addresses),
         )
 
     def __repr__(self) -> str:
@@ -337,12 +338,14 @@ class Switch:
             if named is not None and peer is not None and named != peer:
                 raise ValueError(f"address {text(address)} is of peer {named}, not {peer}")
             found[address] = None
+        told: dict[Multiaddr, None] = {}
         if peer is not None:
             own = self.addresses
-            for told in self.peers.addresses(peer, trio.current_time()):
-                if dialable_claim(told, own):
-                    found[split_peer(told)[0]] = None
-        return Target(peer, tuple(found), isolated, ignore_backoff)
+            for claim in self.peers.addresses(peer, trio.current_time()):
+                address = split_peer(claim)[0]
+                if address not in found and dialable_claim(address, own):
+                    told[address] = None
+        return Target(peer, (*found, *told), isolated, ignore_backoff, frozenset(told))
 
     async def _run_dial(self, key: object, shared: Shared[Connection], target: Target) -> None:
         try:

@@ -19,6 +19,8 @@ from pyp2p.errors import (
 from pyp2p.io.handshake import Direction
 from pyp2p.muxers.yamux import Yamux
 from pyp2p.peer.address import AddressKind, with_peer
+from pyp2p.peer.keys import Identity
+from pyp2p.peer.store import Source
 from pyp2p.protocols.echo import serve_echo
 from pyp2p.switch.config import Limits, SwitchConfig
 from pyp2p.switch.events import Connected, Disconnected, Identified, ListenAddrAdded, ListenAddrRemoved, Refused
@@ -28,6 +30,7 @@ from pyp2p.switch.service import Service
 from pyp2p.switch.switch import open_switch
 from pyp2p.testing import Sim, simulated
 from pyp2p.trace import Stage
+from pyp2p.transports.dns import Question
 
 ECHO = "/echo/1.0.0"
 
@@ -519,3 +522,23 @@ async def test_too_many_dials_at_once_are_refused_by_name(sim: Sim) -> None:
             assert caught.value.limit == "dial_peers"
             nursery.cancel_scope.cancel()
         await until(lambda: not a._dials)
+
+
+class Rebinding:
+    """Says that every name is where the attacker wants us to knock."""
+
+    async def resolve(self, name: str, question: Question) -> list[str]:
+        return ["127.0.0.1"]
+
+
+@simulated(seeds=(1,))
+async def test_hostile_060_a_name_that_a_stranger_told_does_not_lead_home(sim: Sim) -> None:
+    async with node(sim, "a", resolver=Rebinding()) as a:
+        target = Identity.generate(entropy=sim.platform("nobody").entropy).peer
+        a.peers.add_addresses(target, ["/dns4/evil.example/tcp/6379"], 100, Source.DISCOVERY, trio.current_time())
+        with pytest.raises(DialFailed) as caught:
+            await a.connect(target)
+        assert [attempt.stage for attempt in caught.value.attempts] == [Stage.RESOLVE]
+        with pytest.raises(DialFailed) as caught:  # the user may
+            await a.connect(target, ["/dns4/evil.example/tcp/6379"])
+        assert [attempt.address for attempt in caught.value.attempts] == ["/ip4/127.0.0.1/tcp/6379"]

@@ -242,8 +242,10 @@ class Connection:
             self._end(CloseReason("cancelled"))
             self._channel.close()
             self.muxer.release_all()
-            self.closed.set()
-            await trio.aclose_forcefully(self._raw)
+            try:
+                await trio.aclose_forcefully(self._raw)
+            finally:
+                self.closed.set()  # the last thing: whoever waited for it finds the connection in no table
 
     async def aclose(self, reason: CloseReason = NORMAL, seconds: float | None = None) -> None:
         """Close: announce it to the peer, flush what is queued, then end.
@@ -344,9 +346,9 @@ class Connection:
         code = error.goaway_code if isinstance(error, MuxerError) else 1
         if isinstance(error, SecurityError):
             self._mute = True  # the channel is dead in both directions: nothing can be said any more
+        self.fail(CloseReason("violation", str(error), "peer", code), error)  # first: this is why, not a failed send
         self.muxer.goaway(code)
         self._uncork()
-        self.fail(CloseReason("violation", str(error), "peer", code), error)
 
     def _dispatch(self, plaintexts: list[bytes]) -> None:
         now = trio.current_time()

@@ -49,6 +49,7 @@ AWAITING = {
     "protocols/perf.py",
     "protocols/ping.py",
     "switch/accept.py",
+    "switch/connecting.py",
     "switch/connection.py",
     "switch/dialing.py",
     "switch/establish.py",

@@ -65,6 +65,7 @@ class PeerBook(Protocol):
     def consume_record(self, envelope: bytes, now: float, peer: PeerId | None = None) -> bool: ...
     def record(self, peer: PeerId) -> bytes | None: ...
     def addresses(self, peer: PeerId, now: float) -> list[Multiaddr]: ...
+    def sources(self, peer: PeerId, now: float) -> dict[Multiaddr, Source]: ...
     def peers(self, now: float) -> list[PeerId]: ...
     def connected(self, peer: PeerId) -> None: ...
     def disconnected(self, peer: PeerId, now: float) -> None: ...
@@ -227,12 +228,17 @@ class PeerStore:
 
     def addresses(self, peer: PeerId, now: float) -> list[Multiaddr]:
         """Where to try, without `/p2p` at the end: the most trusted source first, then in the order they came."""
+        return list(self.sources(peer, now))
+
+    def sources(self, peer: PeerId, now: float) -> dict[Multiaddr, Source]:
+        """`addresses`, each with the most trusted source that it comes from."""
         state = self._find(peer)
         if state is None:
-            return []
+            return {}
         self._expire(state, now)
         self._place(peer, state)
-        return sorted(state.addresses, key=lambda address: state.addresses[address].source)
+        found = {address: known.source for address, known in state.addresses.items()}
+        return dict(sorted(found.items(), key=lambda item: item[1]))
 
     def peers(self, now: float) -> list[PeerId]:
         """Everybody who is connected or has an address."""

@@ -71,6 +71,11 @@ class Shared(Generic[T]):
         self._result: T | None = None
         self._error: BaseException | None = None
 
+    @property
+    def given_up(self) -> bool:
+        """True when nobody waits any more and the work is being cancelled: too late to join."""
+        return self._scope.cancel_called
+
     async def run(self, work: Callable[[], Awaitable[T]], failures: tuple[type[BaseException], ...]) -> None:
         """Do the work, once; `failures` reach the callers, any other exception propagates here too."""
         try:

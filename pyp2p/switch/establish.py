@@ -154,6 +154,22 @@ class Establisher:
 
     # --- life
 
+    async def settle(self, peering: Peering, ticket: Ticket) -> Exception | None:
+        """Start a connection and wait until it is admitted and identified; returns why, when it is over by then.
+
+        When cancelled the connection is closed.
+        """
+        connection = peering.connection
+        self._spawn(self.serve, peering, ticket)
+        try:
+            await peering.ready.wait()
+        except trio.Cancelled:
+            self.close_soon(connection)
+            raise
+        if connection.reason is None and connection.error is None:
+            return None
+        return connection.error or trio.BrokenResourceError(f"the connection ended ({connection.reason})")
+
     async def serve(self, peering: Peering, ticket: Ticket) -> None:
         """Run a connection to its end and tell everybody who knew of it."""
         connection = peering.connection
@@ -372,10 +388,11 @@ class Establisher:
 
     # --- the table
 
-    def refused(self, refusal: Refused, detail: str) -> None:
-        """Count and tell a refusal."""
+    def refused(self, refusal: Refused, detail: str, isolated: bool = False) -> None:
+        """Count and tell a refusal; one of an isolated connection is only counted."""
         self._limits.count_refusal(refusal)
-        self._hub.refused(refusal.code, f"{detail}: {refusal}")
+        if not isolated:
+            self._hub.refused(refusal.code, f"{detail}: {refusal}")
 
     def best(self, peer: PeerId) -> Connection | None:
         """The connection to use for new streams to `peer`: the oldest that is not about to go."""

@@ -18,9 +18,11 @@ from pyp2p.errors import (
     ConnectFailed,
     DialFailed,
     DialSelf,
+    LimitExceeded,
     NoAddresses,
     NotAllowed,
     P2PError,
+    Refused,
     ResolveError,
     StageTimeout,
 )
@@ -50,6 +52,10 @@ class Target:
     isolated: bool = False
     ignore_backoff: bool = False
     told: frozenset[Multiaddr] = frozenset()
+
+    def covers(self, other: Target) -> bool:
+        """True when a dial of this one tries all that a dial of `other` would."""
+        return set(other.addresses) <= set(self.addresses) and self.ignore_backoff >= other.ignore_backoff
 
 
 class Outbound:
@@ -150,9 +156,15 @@ class Outbound:
                 self._backoff.check(text(address), trio.current_time())
             except BackingOff as refusal:
                 error = refusal
-        if error is not None:
-            attempts.append(Attempt(text(address), Stage.CONNECT, error, Trace()))
-        return error is None
+        if error is None:
+            return True
+        self._note_refusal(target, text(address), error)
+        attempts.append(Attempt(text(address), Stage.CONNECT, error, Trace()))
+        return False
+
+    def _note_refusal(self, target: Target, address: str, error: Exception) -> None:
+        if isinstance(error, Refused):
+            self._establisher.refused(error, address, target.isolated)
 
     def _transport(self, address: Multiaddr) -> Transport | None:
         return next((transport for transport in self._transports if transport.handles(address)), None)
@@ -174,7 +186,8 @@ class Outbound:
         except (P2PError, OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             trace.finish(trio.current_time())
             attempts.append(Attempt(name, trace.stage if began else Stage.CONNECT, error, trace))
-            if began and not target.isolated:
+            self._note_refusal(target, name, error)
+            if not (target.isolated or isinstance(error, (LimitExceeded, NotAllowed))):  # our no is no fault of its
                 self._backoff.failed(name, trio.current_time())
             return None
         except trio.Cancelled:

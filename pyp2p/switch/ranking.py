@@ -76,8 +76,9 @@ def dialable_claim(address: Multiaddr, own: Sequence[Multiaddr]) -> bool:
     """True when an address that others told us may be dialled without harm; `own` are our listen addresses.
 
     Never: unspecified, multicast or broadcast addresses, port 0, ports of well-known other services. Loopback only for
-    a node that listens on loopback or not at all, private addresses and local names not for a node on a public
-    address: strangers must not make us scan our own machine and network. What a name stands for is not known here.
+    a node that listens on loopback or not at all, link-local IPv4 (where clouds tell machines their secrets) only for
+    one that listens there, private addresses and local names not for a node on a public address: strangers must not
+    make us scan our own machine and network. What a name stands for is not known here.
     """
     parts = [part for part in components(address) if part.name != "ip6zone"]
     if any(part.name in ("tcp", "udp") and part.value in _NEVER_TOLD for part in parts[:2]):
@@ -90,4 +91,6 @@ def dialable_claim(address: Multiaddr, own: Sequence[Multiaddr]) -> bool:
         return False
     if is_loopback(address):
         return not own or any(is_loopback(mine) for mine in own)
+    if ip.version == 4 and ip.is_link_local:
+        return any(their.is_link_local for mine in own if (their := ip_of(mine)) is not None)
     return not is_private(address) or not any(is_public(mine) for mine in own)

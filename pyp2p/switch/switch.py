@@ -14,14 +14,9 @@ import trio
 from multiaddr import Multiaddr
 
 from pyp2p.errors import (
-    Attempt,
-    DialFailed,
-    DialSelf,
     LimitExceeded,
     NotAllowed,
-    P2PError,
     Refused,
-    StageTimeout,
     Stopping,
     printable,
 )
@@ -43,16 +38,24 @@ from pyp2p.security.noise import Noise
 from pyp2p.switch.accept import accept_loop
 from pyp2p.switch.backoff import DialBackoff
 from pyp2p.switch.config import SwitchConfig
+from pyp2p.switch.connecting import Connector
 from pyp2p.switch.connection import Connection
-from pyp2p.switch.dialing import Shared
 from pyp2p.switch.establish import Establisher, Peering
 from pyp2p.switch.events import EventHub, ListenAddrAdded, ListenAddrRemoved, SwitchEvent
 from pyp2p.switch.facts import NORMAL, SHUTDOWN, CloseReason
 from pyp2p.switch.gater import AllowAll, ConnectionGater
-from pyp2p.switch.handlers import Handler, Matcher, Mounted, ProtocolTable, protocol_names, run_guarded
+from pyp2p.switch.handlers import (
+    Handler,
+    Matcher,
+    Mounted,
+    ProtocolTable,
+    call_guarded,
+    protocol_names,
+    run_guarded,
+)
 from pyp2p.switch.limits import Budget, ConnectionLimits, Ticket
 from pyp2p.switch.loglimit import LogLimiter
-from pyp2p.switch.outbound import Outbound, Target
+from pyp2p.switch.outbound import Outbound
 from pyp2p.switch.ranking import dialable_claim
 from pyp2p.switch.service import Service
 from pyp2p.switch.stream import MuxedStream
@@ -103,7 +106,6 @@ class Switch:
         self._hub = EventHub(config.limits.event_queue)
         self._failures = LogLimiter(logger)
         self._listeners: list[Listener] = []
-        self._dials: dict[object, Shared[Connection]] = {}
         self._stopping = False
         self._push_wanted = trio.Event()
         stacks = Stacks(
@@ -130,16 +132,24 @@ class Switch:
             store=store,
             spawn=nursery.start_soon,
         )
-        self._outbound = Outbound(
-            config=config,
-            transports=self._transports,
-            resolver=resolver,
-            limits=self._limits,
-            gater=gater,
-            backoff=DialBackoff(config.backoff, platform.rng),
+        self._connector = Connector(
+            outbound=Outbound(
+                config=config,
+                transports=self._transports,
+                resolver=resolver,
+                limits=self._limits,
+                gater=gater,
+                backoff=DialBackoff(config.backoff, platform.rng),
+                establisher=self._establisher,
+                is_own=lambda address: address in self.addresses,
+                is_harmless=lambda address: dialable_claim(address, self.addresses),
+            ),
             establisher=self._establisher,
-            is_own=lambda address: address in self.addresses,
-            is_harmless=lambda address: dialable_claim(address, self.addresses),
+            peer=self.peer,
+            store=store,
+            addresses=lambda: self.addresses,
+            max_dials=config.limits.dial_peers,
+            spawn=nursery.start_soon,
         )
 
     def __repr__(self) -> str:
@@ -211,12 +221,17 @@ class Switch:
         wanted, _ = split_peer(parse_multiaddr(address))
         limits = self.config.limits
         if len(self._listeners) >= limits.listeners:
-            raise LimitExceeded("listeners", f"{limits.listeners} listeners are open")
+            refusal = LimitExceeded("listeners", f"{limits.listeners} listeners are open")
+            self._establisher.refused(refusal, "listen")
+            raise refusal
         transport = next((t for t in self._transports if t.handles(wanted)), None)
         if transport is None:
             raise NotAllowed("listen", f"no transport handles {text(wanted)}")
         before = self.addresses
         listener = await transport.listen(wanted)
+        if self._stopping:
+            await listener.aclose()
+            self._check_running()
         self._listeners.append(listener)
         self._nursery.start_soon(accept_loop, listener, self._accepted)
         for added in self.addresses:
@@ -239,21 +254,23 @@ class Switch:
         return removed
 
     def _accepted(self, raw: RawConn) -> None:
-        """Called by the accept loops; never waits."""
-        now = trio.current_time()
-        try:
-            if self._stopping:
-                raise Stopping("the switch stops")
-            reason = self._gater.allow_accept(raw.remote)
-            if reason is not None:
-                raise NotAllowed("accept", reason)
-            ticket = self._limits.try_inbound(ip_of(raw.remote), now)
-        except Refused as refusal:
-            self._establisher.refused(refusal, text(raw.remote))
-            self._failures.log(now, "refused addr=%s reason=%s", text(raw.remote), refusal)
-            self._nursery.start_soon(trio.aclose_forcefully, raw.stream)
-        else:
-            self._nursery.start_soon(self._serve_inbound, raw, ticket)
+        """Called by the accept loops; never waits, and a gater that crashes costs its connection."""
+        error = call_guarded(self._take_in, raw)
+        if error is None:
+            return
+        if isinstance(error, Refused):
+            self._establisher.refused(error, text(raw.remote))
+        reason = printable(f"{type(error).__name__}: {error}", 300)
+        self._failures.log(trio.current_time(), "refused addr=%s reason=%s", text(raw.remote), reason)
+        self._nursery.start_soon(trio.aclose_forcefully, raw.stream)
+
+    def _take_in(self, raw: RawConn) -> None:
+        self._check_running()
+        reason = self._gater.allow_accept(raw.remote)
+        if reason is not None:
+            raise NotAllowed("accept", reason)
+        ticket = self._limits.try_inbound(ip_of(raw.remote), trio.current_time())
+        self._nursery.start_soon(self._serve_inbound, raw, ticket)
 
     async def _serve_inbound(self, raw: RawConn, ticket: Ticket) -> None:
         peering = await self._upgrade_inbound(raw, ticket, None)
@@ -301,87 +318,7 @@ class Switch:
         when nobody waits for it.
         """
         self._check_running()
-        wanted = self._target(target, addrs, isolated, ignore_backoff)
-        if wanted.peer == self.peer:
-            raise DialSelf("the target is this node itself")
-        if wanted.peer is not None and not isolated:
-            existing = self._establisher.best(wanted.peer)
-            if existing is not None:
-                await existing.identified.wait()
-                return existing
-        key: object = object() if isolated else (wanted.peer or wanted.addresses)
-        shared = self._dials.get(key)
-        if shared is None:
-            if len(self._dials) >= self.config.limits.dial_peers:
-                raise LimitExceeded("dial_peers", f"{len(self._dials)} peers are being dialled")
-            shared = self._dials[key] = Shared()
-            self._nursery.start_soon(self._run_dial, key, shared, wanted)
-        connection = await shared.wait()
-        if connection is None:
-            raise Stopping("the dial was given up")
-        return connection
-
-    def _target(
-        self, target: PeerId | Multiaddr | str, addrs: Iterable[str | Multiaddr], isolated: bool, ignore_backoff: bool
-    ) -> Target:
-        found: dict[Multiaddr, None] = {}
-        peer: PeerId | None = None
-        if isinstance(target, PeerId):
-            peer = target
-        elif isinstance(target, str) and not target.startswith("/"):
-            peer = PeerId.parse(target)
-        else:
-            address, peer = split_peer(parse_multiaddr(target))
-            found[address] = None
-        for extra in addrs:
-            address, named = split_peer(parse_multiaddr(extra))
-            if named is not None and peer is not None and named != peer:
-                raise ValueError(f"address {text(address)} is of peer {named}, not {peer}")
-            found[address] = None
-        told: dict[Multiaddr, None] = {}
-        if peer is not None:
-            own = self.addresses
-            for claim in self.peers.addresses(peer, trio.current_time()):
-                address = split_peer(claim)[0]
-                if address not in found and dialable_claim(address, own):
-                    told[address] = None
-        return Target(peer, (*found, *told), isolated, ignore_backoff, frozenset(told))
-
-    async def _run_dial(self, key: object, shared: Shared[Connection], target: Target) -> None:
-        try:
-            await shared.run(lambda: self._dial(target), (Exception,))
-        finally:
-            del self._dials[key]
-
-    async def _dial(self, target: Target) -> Connection:
-        peering, ticket = await self._outbound.dial(target)
-        connection = await self._ready(peering, ticket)
-        if connection.reason is not None or connection.error is not None:
-            raise self._dial_failure(target, connection)
-        return connection
-
-    async def _ready(self, peering: Peering, ticket: Ticket) -> Connection:
-        """Run the connection and wait until it is admitted and identified, or over; when cancelled it is closed."""
-        self._nursery.start_soon(self._establisher.serve, peering, ticket)
-        try:
-            await peering.ready.wait()
-        except trio.Cancelled:
-            self._establisher.close_soon(peering.connection)
-            raise
-        return peering.connection
-
-    def _dial_failure(self, target: Target, connection: Connection) -> Exception:
-        error = connection.error or trio.BrokenResourceError(f"the connection ended ({connection.reason})")
-        if not isinstance(error, (P2PError, OSError, trio.BrokenResourceError)):
-            return error
-        if not connection.verified:
-            stage = Stage.MUXER_SELECT
-        elif isinstance(error, (Refused, StageTimeout)):
-            stage = Stage.ADMISSION
-        else:
-            stage = connection.trace.stage
-        attempt = Attempt(text(connection.remote), stage, error, connection.trace)
-        return DialFailed(target.peer or connection.peer, [attempt])
+        return await self._connector.connect(target, addrs, isolated, ignore_backoff)
 
     async def adopt(
         self,
@@ -397,19 +334,27 @@ class Switch:
         `kind` decides what its address may become; `address` is its transient label (limits, logs). Takes the stream
         over: it is closed on failure. Raises as `connect`, but a single `RemoteError`, `Refused`, ... unwrapped.
         """
-        self._check_running()
-        remote = _NOWHERE if address is None else parse_multiaddr(address)
-        raw_stream = stream if isinstance(stream, RawStream) else PlainStream(stream)
-        raw = RawConn(raw_stream, _NOWHERE, remote, direction, kind)
+        label = "an adopted stream" if address is None else printable(str(address))
         now = trio.current_time()
-        ticket = self._limits.try_outbound() if direction.outbound else self._limits.try_inbound(ip_of(remote), now)
         trace = Trace()
         trace.begin(Stage.CONNECT, f"adopted {kind.name.lower()}", now)
-        peering = await self._establisher.upgrade(raw, ticket, expect, trace)
-        connection = await self._ready(peering, ticket)
-        if connection.error is not None:
-            raise connection.error
-        return connection
+        try:
+            self._check_running()
+            remote = _NOWHERE if address is None else parse_multiaddr(address)
+            limits = self._limits
+            ticket = limits.try_outbound() if direction.outbound else limits.try_inbound(ip_of(remote), now)
+            raw_stream = stream if isinstance(stream, RawStream) else PlainStream(stream)
+            raw = RawConn(raw_stream, _NOWHERE, remote, direction, kind)
+            peering = await self._establisher.upgrade(raw, ticket, expect, trace)
+        except BaseException as error:
+            if isinstance(error, Refused):
+                self._establisher.refused(error, label, kind is AddressKind.ISOLATED)
+            await trio.aclose_forcefully(stream)
+            raise
+        over = await self._establisher.settle(peering, ticket)
+        if over is not None:
+            raise over
+        return peering.connection
 
     async def open_stream(
         self, peer: PeerId | Multiaddr | str, protocols: str | Iterable[str], addrs: Iterable[str | Multiaddr] = ()
@@ -437,14 +382,16 @@ class Switch:
     async def _close(self, connection: Connection, reason: CloseReason) -> None:
         timeouts = self.config.timeouts
         started = trio.current_time()
-        with trio.move_on_after(timeouts.last_word):
-            for service in list(self._establisher.services):
-                word = service.last_word
-                if word is not None and connection.admitted:
-                    error = await run_guarded(lambda word=word: word(connection, reason))  # type: ignore[misc]
-                    if error is not None:
-                        logger.debug("last word failed service=%s error=%s", service.name, printable(str(error)))
-        await connection.aclose(reason, timeouts.close - (trio.current_time() - started))
+        try:
+            with trio.move_on_after(timeouts.last_word):
+                for service in list(self._establisher.services):
+                    word = service.last_word
+                    if word is not None and connection.admitted:
+                        error = await run_guarded(lambda word=word: word(connection, reason))  # type: ignore[misc]
+                        if error is not None:
+                            logger.debug("last word failed service=%s error=%s", service.name, printable(str(error)))
+        finally:  # whoever is cancelled during the last word closes all the same
+            await connection.aclose(reason, timeouts.close - (trio.current_time() - started))
 
     # --- watching
 
@@ -488,7 +435,7 @@ class Switch:
         config = self.config
         if config.identify:
             self.mount(IDENTIFY_PROTOCOL, self._establisher.handle_identify, before_admission=True)
-            self.mount(PUSH_PROTOCOL, self._establisher.handle_push, before_admission=True)
+            self.mount(PUSH_PROTOCOL, self._establisher.handle_push, after_identify=True)
         if config.ping:
             self.mount(PING_PROTOCOL, serve_ping, budget=Budget(per_peer=2), before_admission=True)
         if config.perf:
@@ -501,8 +448,7 @@ class Switch:
         """Stop within `timeouts.close`: no new dials, listeners, last words, connections; called by `open_switch`."""
         self._stopping = True
         with trio.move_on_after(self.config.timeouts.close, shield=True):
-            for dial in list(self._dials.values()):
-                dial.cancel()
+            self._connector.stop()
             removed = await self._close_listeners()
             async with trio.open_nursery() as nursery:
                 for peering in list(self._establisher.running.values()):

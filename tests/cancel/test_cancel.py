@@ -127,7 +127,7 @@ def state(switch: Switch) -> dict[str, int]:
     counters["streams"] = sum(len(peering.connection.streams) for peering in running)
     counters["served"] = switch._establisher._budgets.in_use
     counters["memory"] = switch._establisher._memory.used
-    counters["dials"] = len(switch._dials)
+    counters["dials"] = len(switch._connector._dials)
     return counters
 
 

@@ -521,7 +521,7 @@ async def test_too_many_dials_at_once_are_refused_by_name(sim: Sim) -> None:
                 await a.connect("/ip4/10.7.0.9/tcp/1")
             assert caught.value.limit == "dial_peers"
             nursery.cancel_scope.cancel()
-        await until(lambda: not a._dials)
+        await until(lambda: not a._connector._dials)
 
 
 class Rebinding:

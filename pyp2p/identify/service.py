@@ -5,8 +5,9 @@ This room lies below the switch: what it needs to know of a connection and of us
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from bisect import insort
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Protocol
 
 import trio
@@ -68,7 +69,7 @@ class Identify:
         self._seq = 0
         self._record: tuple[tuple[Multiaddr, ...], bytes] | None = None
         self._reading = trio.CapacityLimiter(PUSH_CONCURRENCY)
-        self._turns: dict[PeerId, trio.CapacityLimiter] = {}  # of peers whose pushes are being read
+        self._lines: dict[PeerId, _Line] = {}  # of peers whose pushes are being read
 
     async def ask(self, stream: trio.abc.HalfCloseableStream, link: Link) -> IdentifyInfo:
         """Read the peer's description from a fresh identify stream and remember it.
@@ -83,22 +84,22 @@ class Identify:
         await stream.send_all(b"".join(encode(self._describe(link))))
         await stream.send_eof()
 
-    async def take_push(self, stream: trio.abc.HalfCloseableStream, link: KnownLink) -> IdentifyInfo:
+    async def take_push(self, stream: trio.abc.HalfCloseableStream, link: KnownLink, order: int) -> IdentifyInfo:
         """Read what changed at the peer, apply it to `link.info` as it is then, remember and return the result.
 
-        Pushes of one peer are read one after another, each within `PUSH_TIMEOUT` seconds, so that none undoes another
-        and nobody takes the places of others. Raises as `ask`, and `TooSlowError`.
+        Pushes of one peer are read one after another, those that came together by their `order` (the stream's id), each
+        within `PUSH_TIMEOUT` seconds: none undoes a later one and nobody takes the places of others. Raises as `ask`,
+        and `TooSlowError`.
         """
-        turn = self._turns.setdefault(link.peer, trio.CapacityLimiter(1))
+        line = self._lines.setdefault(link.peer, _Line())
         try:
-            async with turn, self._reading:
+            async with line.turn(order), self._reading:
                 with trio.fail_after(PUSH_TIMEOUT):
                     said = decode(await _read(stream))
                 return self._learn(said, updated(link.info, said, link.peer), link)
         finally:
-            idle = not turn.borrowed_tokens and not turn.statistics().tasks_waiting
-            if idle and self._turns.get(link.peer) is turn:
-                del self._turns[link.peer]
+            if line.empty and self._lines.get(link.peer) is line:
+                del self._lines[link.peer]
 
     def _learn(self, said: IdentifyInfo, info: IdentifyInfo, link: Link) -> IdentifyInfo:
         if link.kind is AddressKind.ISOLATED:
@@ -142,6 +143,37 @@ class Identify:
             self._seq = max(self._seq + 1, int(self._wall() * 1000))
             self._record = addresses, seal(self._identity, PeerRecord(self._identity.peer, self._seq, addresses))
         return self._record[1]
+
+
+class _Line:
+    """Tasks that take turns, the lowest `order` first."""
+
+    def __init__(self) -> None:
+        self._standing: list[int] = []
+        self._busy = False
+        self._moved = trio.lowlevel.ParkingLot()
+
+    @property
+    def empty(self) -> bool:
+        """True when nobody stands in it."""
+        return not self._standing
+
+    @asynccontextmanager
+    async def turn(self, order: int) -> AsyncIterator[None]:
+        """Wait for the turn and keep it for the length of the block."""
+        insort(self._standing, order)
+        mine = False
+        try:
+            await trio.lowlevel.checkpoint()  # the tasks that were started together all stand in line after this
+            while self._busy or self._standing[0] != order:
+                await self._moved.park()
+            mine = self._busy = True
+            yield
+        finally:
+            if mine:
+                self._busy = False
+            self._standing.remove(order)
+            self._moved.unpark_all()
 
 
 async def _read(stream: trio.abc.HalfCloseableStream) -> list[bytes]:

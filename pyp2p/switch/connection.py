@@ -39,6 +39,7 @@ from pyp2p.trace import Stage
 logger = logging.getLogger("pyp2p.connection")
 
 AGENT_PREFIX = "pyp2p/"  # of peers that are of our kind
+_YIELDS = 3  # scheduler turns that woken tasks get: a handler starts in one, reads in one, answers in one
 _END_PATIENCE = 0.1  # seconds that a close whose time is up still waits for the tasks of the connection
 _FIN_PATIENCE = 1.0  # seconds that the end of a stream waits for the answer to its proposal
 
@@ -108,9 +109,7 @@ class Connection:
         self._remote_goaway: int | None = None
         self._corked = self._mute = self._rtt_asked = False
         self._held: list[MuxedStream] = []
-        self._writer = Writer(
-            raw.stream, limits.write_backlog, held=self._holds_back, release=self._uncork, failed=self._lost
-        )
+        self._writer = Writer(raw.stream, limits.write_backlog, self._lost)
         self._congestion = trio.lowlevel.ParkingLot()
         self._openers = trio.lowlevel.ParkingLot()
         self._unselected: dict[SubStream, float] = {}
@@ -245,6 +244,8 @@ class Connection:
             try:
                 await trio.aclose_forcefully(self._raw)
             finally:
+                self._nursery = None  # its tasks know us: without circles memory does not wait for the collector
+                del self._listener, self._on_stream
                 self.closed.set()  # the last thing: whoever waited for it finds the connection in no table
 
     async def aclose(self, reason: CloseReason = NORMAL, seconds: float | None = None) -> None:
@@ -253,6 +254,9 @@ class Connection:
         Takes at most `seconds` (default `timeouts.close`), shielded from cancellation.
         """
         deadline = trio.current_time() + (self._timeouts.close if seconds is None else max(seconds, 0))
+        if self.closed.is_set():
+            await trio.lowlevel.checkpoint()
+            return
         if not self._closing:
             self._closing = True
             self._openers.unpark_all()
@@ -302,8 +306,10 @@ class Connection:
         self._unselected.clear()
         self._half_closed.clear()
         self._held_fins.clear()
+        self._held.clear()
         for stream in streams:
             stream.on_reset()
+            stream.sub.owner = None
         self._writer.drop()
         self._congestion.unpark_all()
         self._openers.unpark_all()
@@ -316,6 +322,8 @@ class Connection:
                 early, self._early = self._early, b""
                 self._dispatch([early])
             while True:
+                if self._holds_back:
+                    await self._let_others_speak()
                 data = await self._raw.receive_some(READ_SIZE)
                 if not data:
                     self.fail(self._end_of_stream())
@@ -331,6 +339,15 @@ class Connection:
             self._refuse(error)
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self._lost(error)
+
+    async def _let_others_speak(self) -> None:
+        """Give the tasks that were just woken a few scheduler turns: what they say shares a frame with what is held."""
+        for _ in range(_YIELDS):
+            await trio.lowlevel.checkpoint()
+            self._held = [stream for stream in self._held if stream.owes_answer]
+            if not self._holds_back:
+                return
+        self._uncork()
 
     def _lost(self, error: Exception) -> None:
         self.fail(CloseReason("reset", str(error), "network"), error)
@@ -362,7 +379,6 @@ class Connection:
             self._openers.unpark_all()
         if woken > 1 or self._held:
             self._corked = woken > 1
-            self._writer.wake()
         elif self.muxer.pending:
             self.flush()
 
@@ -404,7 +420,7 @@ class Connection:
                 stream: MuxedStream | None = event.sub.owner
                 if stream is not None:
                     stream.on_control(event)
-                    return 1
+                    return type(event) is Writable  # an end mostly comes with data, whose reader counts already
         return 0
 
     def _opened(self, sub: SubStream) -> None:
@@ -478,6 +494,7 @@ class Connection:
     def forget(self, stream: MuxedStream) -> None:
         """The stream is over in both directions."""
         sub = stream.sub
+        sub.owner = None
         self.streams.pop(sub, None)
         self._unselected.pop(sub, None)
         self._half_closed.pop(sub, None)
@@ -499,6 +516,7 @@ class Connection:
         self.stats.bytes_out += len(sealed)
         self._writer.send(sealed)
 
+    @property
     def _holds_back(self) -> bool:
         return self._corked or bool(self._held) or bool(self._unsent)
 

@@ -63,6 +63,7 @@ class Peering:
     admitted: bool = False
     ready: trio.Event = field(default_factory=trio.Event)  # admitted and identified, or over
     parked: list[tuple[MuxedStream, Mounted]] = field(default_factory=list)
+    owed_push: bool = False  # we changed after we had answered its identify and before it told what it serves
     idle_since: float | None = None
 
 
@@ -99,6 +100,7 @@ class Establisher:
         self._ids = itertools.count(1)
         self._memory = MemoryBudget(config.limits.memory)
         self._budgets = StreamBudgets()
+        self._pushing = trio.CapacityLimiter(PUSH_CONCURRENCY)
 
     # --- upgrade
 
@@ -208,6 +210,8 @@ class Establisher:
         self._start_parked(peering)
         if self._config.identify:
             await self._hub.tell(Identified(connection, connection.info))
+        if peering.owed_push:
+            connection.start_service(self._push)
         for service in list(self.services):
             if service.peer_connected is not None:
                 connection.start_service(service.peer_connected)
@@ -300,7 +304,7 @@ class Establisher:
             return
         connection = peering.connection
         try:
-            connection.info = await self._identify.take_push(stream, connection)
+            connection.info = await self._identify.take_push(stream, connection, stream.sub.id)
         except trio.TooSlowError:
             stream.reset()
             return
@@ -308,14 +312,16 @@ class Establisher:
 
     async def push_all(self) -> None:
         """Tell all peers that serve identify/push what we speak and where we are now; waits for all of them."""
-        limiter = trio.CapacityLimiter(PUSH_CONCURRENCY)
+        for peering in self.running.values():
+            peering.owed_push = not peering.connection.identified.is_set()
         async with trio.open_nursery() as nursery:
             for connection in [peerings[0].connection for peerings in self.peers.values()]:
-                if connection.info is not None and PUSH_PROTOCOL in (connection.info.protocols or ()):
-                    nursery.start_soon(self._push, connection, limiter)
+                nursery.start_soon(self._push, connection)
 
-    async def _push(self, connection: Connection, limiter: trio.CapacityLimiter) -> None:
-        async with limiter:
+    async def _push(self, connection: Connection) -> None:
+        if connection.info is None or PUSH_PROTOCOL not in (connection.info.protocols or ()):
+            return
+        async with self._pushing:
             with trio.move_on_after(self._config.timeouts.identify):
                 try:
                     async with await connection.open_stream(PUSH_PROTOCOL) as stream:

@@ -252,6 +252,11 @@ class MuxedStream(trio.abc.HalfCloseableStream):
                 self.connection.muxer.fin(self._sub)
                 self._forget_if_over()
 
+    @property
+    def owes_answer(self) -> bool:
+        """True while negotiation bytes wait for company."""
+        return bool(self._prefix)
+
     def flush_prefix(self) -> None:
         """Queue negotiation bytes that still wait for company."""
         if self._prefix and not self._sub.fin_sent:

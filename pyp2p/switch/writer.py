@@ -13,24 +13,16 @@ import trio
 
 from pyp2p.io.stream import RawStream
 
-_YIELDS = 2  # scheduler turns that woken tasks get before what was held back for them is sent
-
 
 class Writer:
-    """Sends sealed bytes over a raw stream, with a backlog that producers watch (`full`).
-
-    `held` says whether output is being held back for tasks that were just woken, `release` sends it; `failed` is told
-    of a broken stream.
-    """
+    """Sends sealed bytes over a raw stream, with a backlog that producers watch; `failed` is told when it breaks."""
 
     __slots__ = (
         "_backlog",
         "_drained",
         "_failed",
-        "_held",
         "_limit",
         "_nursery",
-        "_release",
         "_running",
         "_stream",
         "_waiters",
@@ -38,21 +30,11 @@ class Writer:
         "size",
     )
 
-    def __init__(
-        self,
-        stream: RawStream,
-        limit: int,
-        *,
-        held: Callable[[], bool],
-        release: Callable[[], None],
-        failed: Callable[[Exception], None],
-    ) -> None:
+    def __init__(self, stream: RawStream, limit: int, failed: Callable[[Exception], None]) -> None:
         self.size = 0
         self.progress_at = 0.0
         self._stream = stream
         self._limit = limit
-        self._held = held
-        self._release = release
         self._failed = failed
         self._nursery: trio.Nursery | None = None
         self._backlog: deque[bytes | memoryview] = deque()
@@ -73,13 +55,13 @@ class Writer:
 
     @property
     def idle(self) -> bool:
-        """True when nothing is queued and nothing held back."""
+        """True when nothing is queued."""
         return not (self._backlog or self._running)
 
     def attach(self, nursery: trio.Nursery) -> None:
         """Start to work: tasks go to `nursery`."""
         self._nursery = nursery
-        self.wake()
+        self._wake()
 
     def send(self, data: bytes) -> None:
         """Send what the socket takes now and queue the rest. Never waits and never raises: `failed` is told."""
@@ -95,11 +77,10 @@ class Writer:
             self.progress_at = trio.current_time()
         self._backlog.append(memoryview(data)[sent:] if sent else data)
         self.size += len(data) - sent
-        self.wake()
+        self._wake()
 
-    def wake(self) -> None:
-        """Have the task look at what is queued or held back."""
-        if not self._running and self._nursery is not None and (self._backlog or self._held()):
+    def _wake(self) -> None:
+        if self._backlog and not self._running and self._nursery is not None:
             self._running = True
             self._nursery.start_soon(self._run)
 
@@ -118,8 +99,9 @@ class Writer:
             await self._drained.park()
 
     def drop(self) -> None:
-        """Forget the backlog: the connection is over. Everybody who waits is woken."""
+        """Forget the backlog: the connection is over. Everybody who waits is woken, nobody is told of failures."""
         self._nursery = None
+        self._failed = _unheard
         self._backlog.clear()
         self.size = 0
         self._wake_waiters()
@@ -132,13 +114,8 @@ class Writer:
 
     async def _run(self) -> None:
         try:
-            while self._backlog or self._held():
-                if not self._backlog:
-                    for _ in range(_YIELDS):
-                        await trio.lowlevel.checkpoint()
-                self._release()
-                while self._backlog:
-                    await self._send_first()
+            while self._backlog:
+                await self._send_first()
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self._failed(error)
         finally:
@@ -164,3 +141,7 @@ class Writer:
             self._backlog[0] = memoryview(piece)[sent:]
         if self.size <= self._limit // 2:
             self._wake_waiters()
+
+
+def _unheard(error: Exception) -> None:
+    pass

@@ -1,6 +1,9 @@
 """Task steps of trio per unit of work, both ends in one process: a speed that is the same on every machine."""
 
+import gc
+
 import trio
+import trio.testing
 
 from pyp2p.muxers.yamux import Yamux
 from pyp2p.protocols.echo import ECHO_PROTOCOL, serve_echo
@@ -10,6 +13,7 @@ from pyp2p.switch.switch import open_switch
 
 BULK = 64 * 1024 * 1024
 ECHOES = 1000
+CONNECTIONS = 20
 
 
 class Steps(trio.abc.Instrument):
@@ -59,3 +63,30 @@ async def test_an_echo_of_32_bytes_takes_at_most_14_steps() -> None:
                     await stream.send_all(bytes(32))
                     await stream.receive_some()
     assert steps.count / ECHOES <= 14
+
+
+async def test_to_connect_identify_and_close_takes_at_most_60_steps_and_leaves_no_garbage() -> None:
+    async with (
+        open_switch(listen=["/ip4/127.0.0.1/tcp/0"]) as server,
+        open_switch() as client,
+    ):
+
+        async def come_and_go() -> None:
+            connection = await client.connect(server.multiaddrs[0])
+            assert connection.info is not None
+            await connection.aclose()
+            await trio.testing.wait_all_tasks_blocked()
+
+        await come_and_go()
+        gc.collect()
+        gc.disable()
+        try:
+            with Steps() as steps:
+                for _ in range(CONNECTIONS):
+                    await come_and_go()
+            left = gc.collect()
+        finally:
+            gc.enable()
+    assert steps.count / CONNECTIONS <= 60
+    # Circles of references would keep each connection until everything is collected: a tenth of the time.
+    assert left < CONNECTIONS

@@ -25,7 +25,7 @@ from pyp2p.peer.keys import Identity
 from pyp2p.peer.publickey import PublicKey
 from pyp2p.peer.record import DOMAIN, PAYLOAD_TYPE, Envelope, PeerRecord, open_record, seal
 from pyp2p.security.noise.channel import NoiseChannel
-from pyp2p.security.noise.core import NoiseHandshake
+from pyp2p.security.noise.core import Noise
 from pyp2p.security.noise.wire import decode_payload
 from tests.unit.security.noise_tools import Cheat, entropy_of, payload, transcript_cores
 from tests.vectors import load
@@ -237,7 +237,7 @@ def noise_responder(data: bytes) -> None:
 @target([*_hex_strings(load("noise_libp2p")), payload(BOB, Cheat(initiator=False).static, [b"/yamux/1.0.0"])])
 def noise_payload(data: bytes) -> None:
     """What a peer that keeps to Noise says inside it."""
-    core = NoiseHandshake(BOB, Direction.OUTBOUND, None, ["/yamux/1.0.0"], entropy_of(1))
+    core = Noise().handshake(BOB, Direction.OUTBOUND, None, ["/yamux/1.0.0"], entropy_of(1))
     cheat = Cheat(initiator=False)
     cheat.read(core.take_output())
     core.feed(cheat.write(data[1:]))

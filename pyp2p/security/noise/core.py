@@ -32,13 +32,29 @@ _MESSAGE_2 = (_KEY + _KEY + _TAG + _TAG, _KEY + _KEY + _TAG + _TAG + MAX_PAYLOAD
 _MESSAGE_3 = (_KEY + _TAG + _TAG, _KEY + _TAG + _TAG + MAX_PAYLOAD)
 
 
+class StaticKey:
+    """Our Noise key with the proof that it is ours; raises nothing for 32 bytes of entropy."""
+
+    __slots__ = ("identity", "keypair", "signature")
+
+    def __init__(self, identity: Identity, private: bytes) -> None:
+        self.identity = identity
+        self.keypair = KeyPair25519.from_private_bytes(private)
+        self.signature = identity.sign(_SIGNED_PREFIX + self.keypair.public_bytes)
+
+
 class Noise:
-    """The security protocol `/noise`. With `early_muxer` off it sends no muxer list and heeds none."""
+    """The security protocol `/noise`. With `early_muxer` off it sends no muxer list and heeds none.
+
+    An identity's static key is made and signed once, for all connections (as rust- and js-libp2p do): it travels
+    encrypted, and making one costs 0.04 ms. Forward secrecy rests on the ephemeral keys, fresh for each handshake.
+    """
 
     protocol = "/noise"
 
     def __init__(self, early_muxer: bool = True) -> None:
         self.early_muxer = early_muxer
+        self._static: StaticKey | None = None
 
     def handshake(
         self,
@@ -48,8 +64,11 @@ class Noise:
         muxers: Sequence[str],
         entropy: Callable[[int], bytes],
     ) -> NoiseHandshake:
-        """A fresh handshake; takes 64 bytes of `entropy` for its two keys (static, then ephemeral)."""
-        return NoiseHandshake(identity, direction, expect, muxers if self.early_muxer else (), entropy)
+        """A fresh handshake; takes 32 bytes of `entropy` for its key, and 32 before that for a new static key."""
+        static = self._static
+        if static is None or static.identity is not identity:
+            static = self._static = StaticKey(identity, entropy(_KEY))
+        return NoiseHandshake(static, direction, expect, muxers if self.early_muxer else (), entropy(_KEY))
 
 
 class NoiseHandshake:
@@ -61,21 +80,21 @@ class NoiseHandshake:
     `NoiseChannel`. Bounds: one handshake frame of at most 16 KiB and some.
     """
 
-    __slots__ = ("_awaited", "_broken", "_buffer", "_connection", "_expect", "_identity", "_muxers", "_out",
-                 "_outbound", "_state", "done", "leftover", "result")  # fmt: skip
+    __slots__ = ("_awaited", "_broken", "_buffer", "_connection", "_expect", "_muxers", "_out", "_outbound",
+                 "_state", "_static", "done", "leftover", "result")  # fmt: skip
 
     result: NoiseChannel
     leftover: bytes
 
     def __init__(
         self,
-        identity: Identity,
+        static: StaticKey,
         direction: Direction,
         expect: PeerId | None,
         muxers: Sequence[str],
-        entropy: Callable[[int], bytes],
+        ephemeral: bytes,
     ) -> None:
-        self._identity = identity
+        self._static = static
         self._expect = expect
         self._muxers = tuple(muxers)
         self._outbound = direction.outbound
@@ -83,12 +102,12 @@ class NoiseHandshake:
         self._out = b""
         self._broken = ""
         self.done = False
-        self._start(static=entropy(_KEY), ephemeral=entropy(_KEY))
+        self._start(ephemeral)
 
-    def _start(self, static: bytes, ephemeral: bytes) -> None:
+    def _start(self, ephemeral: bytes) -> None:
         connection = NoiseConnection.from_name(_NAME)
         protocol = connection.noise_protocol
-        protocol.keypairs["s"] = KeyPair25519.from_private_bytes(static)
+        protocol.keypairs["s"] = self._static.keypair
         if self._outbound:
             connection.set_as_initiator()
         else:
@@ -163,9 +182,8 @@ class NoiseHandshake:
         self._out += len(message).to_bytes(2, "big") + message
 
     def _own_payload(self) -> bytes:
-        static = bytes(self._state.s.public_bytes)
-        signature = self._identity.sign(_SIGNED_PREFIX + static)
-        return encode_payload(Payload(self._identity.public_key.to_protobuf(), signature, self._muxers))
+        static = self._static
+        return encode_payload(Payload(static.identity.public_key.to_protobuf(), static.signature, self._muxers))
 
     @staticmethod
     def _step(function: Callable[[bytes], bytearray], argument: bytes) -> bytes:

@@ -1,5 +1,6 @@
 """Identify over streams: asking, answering, pushing, over trio's memory streams and a store of its own."""
 
+import random
 from dataclasses import dataclass
 
 import pytest
@@ -247,16 +248,16 @@ async def test_a_node_that_does_not_listen_is_nowhere(node: Node) -> None:
 class Pusher:
     """One push that the test completes when it likes."""
 
-    def __init__(self, node: Node, line: Line, nursery: trio.Nursery) -> None:
+    def __init__(self, node: Node, line: Line, nursery: trio.Nursery, order: int = 1) -> None:
         self._near, self._far = trio.testing.memory_stream_pair()
-        self._node, self._line = node, line
+        self._node, self._line, self._order = node, line, order
         self.error: Exception | None = None
         self.done = trio.Event()
         nursery.start_soon(self._take)
 
     async def _take(self) -> None:
         try:
-            self._line.info = await self._node.identify.take_push(self._near, self._line)
+            self._line.info = await self._node.identify.take_push(self._near, self._line, self._order)
         except (trio.TooSlowError, WireError, IdentifyError) as error:
             self.error = error
         self.done.set()
@@ -285,6 +286,18 @@ async def test_hostile_047_pushes_that_overlap_do_not_undo_each_other(node: Node
     assert node.store.protocols(BOB.peer) == ("/new",)
 
 
+async def test_hostile_047_pushes_that_come_together_count_in_the_order_of_their_streams(node: Node) -> None:
+    line = Line(info=IdentifyInfo())
+    orders = list(range(1, 60, 2))
+    random.Random(1).shuffle(orders)
+    async with trio.open_nursery() as nursery:
+        for order in orders:
+            push = Pusher(node, line, nursery, order)
+            await push.say(IdentifyInfo(agent=str(order)))
+            nursery.start_soon(push.end)
+    assert node.store.agent(BOB.peer) == "59"
+
+
 async def test_hostile_047_a_peer_with_many_silent_pushes_does_not_hold_up_others(node: Node, autojump_clock) -> None:
     async with trio.open_nursery() as nursery:
         greedy = Line()
@@ -298,7 +311,7 @@ async def test_hostile_047_a_peer_with_many_silent_pushes_does_not_hold_up_other
         assert trio.current_time() == 0
         assert node.store.agent(ANNE.peer) == "here"
         nursery.cancel_scope.cancel()
-    assert node.identify._turns == {}
+    assert node.identify._lines == {}
 
 
 async def test_hostile_047_pushes_of_many_peers_are_read_32_at_once(node: Node, autojump_clock) -> None:
@@ -314,7 +327,7 @@ async def test_hostile_047_pushes_of_many_peers_are_read_32_at_once(node: Node, 
         assert all(isinstance(push.error, trio.TooSlowError) for push in pushes)
         assert last.error is None
         assert node.store.agent(lines[-1].peer) == "last"
-    assert node.identify._turns == {}
+    assert node.identify._lines == {}
 
 
 async def test_hostile_047_a_push_that_says_nothing_changes_nothing(node: Node, nursery: trio.Nursery) -> None:

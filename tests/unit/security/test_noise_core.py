@@ -11,7 +11,6 @@ from pyp2p.io.handshake import Direction
 from pyp2p.peer.id import PeerId
 from pyp2p.peer.keys import Identity, PublicKey
 from pyp2p.security.noise import Noise
-from pyp2p.security.noise.core import NoiseHandshake
 from pyp2p.security.noise.wire import MAX_MUXERS, MAX_PAYLOAD
 from tests.unit.security.noise_tools import (
     MPLEX,
@@ -139,9 +138,26 @@ def test_the_same_seed_gives_the_same_bytes():
 
 def test_each_handshake_takes_fresh_keys_from_the_entropy():
     entropy = entropy_of(1)
-    first = NoiseHandshake(ALICE, Direction.OUTBOUND, None, (), entropy)
-    second = NoiseHandshake(ALICE, Direction.OUTBOUND, None, (), entropy)
+    noise = Noise()
+    first = noise.handshake(ALICE, Direction.OUTBOUND, None, (), entropy)
+    second = noise.handshake(ALICE, Direction.OUTBOUND, None, (), entropy)
     assert first.take_output() != second.take_output()
+
+
+def test_the_static_key_is_one_for_all_handshakes_of_an_identity():
+    noise, entropy = Noise(), entropy_of(1)
+
+    def shown(identity):
+        dialer = noise.handshake(identity, Direction.OUTBOUND, None, (), entropy)
+        cheat = Cheat(initiator=False)
+        cheat.read(dialer.take_output())
+        dialer.feed(cheat.write(payload(BOB, cheat.static)))
+        cheat.read(dialer.take_output())
+        return cheat.state.rs.public_bytes
+
+    alice = shown(ALICE)
+    assert shown(ALICE) == alice
+    assert shown(BOB) != alice
 
 
 @pytest.mark.parametrize(

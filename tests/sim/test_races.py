@@ -5,7 +5,8 @@ import trio
 
 from pyp2p.errors import DialFailed
 from pyp2p.testing import LeakCheck, LinkQuality, Sim, simulated
-from tests.sim.test_switch import ECHO, SLOW, node, target
+from tests.sim.test_switch import SLOW, target
+from tests.switch.support import ECHO, node
 
 
 @simulated(seeds=range(1, 6))

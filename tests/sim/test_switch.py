@@ -4,8 +4,6 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -16,36 +14,14 @@ from pyp2p.muxers.mplex import Mplex
 from pyp2p.muxers.yamux import Yamux
 from pyp2p.peer.address import with_peer
 from pyp2p.peer.keys import Identity
-from pyp2p.security.noise import Noise
 from pyp2p.switch.config import SwitchConfig, Timeouts
 from pyp2p.switch.events import Disconnected
-from pyp2p.switch.switch import Switch, open_switch
-from pyp2p.testing import LinkQuality, Misbehaviour, Sim, misbehave, run_sim, simulated
+from pyp2p.switch.switch import Switch
+from pyp2p.testing import LinkQuality, Misbehaviour, Sim, run_sim, simulated
 from pyp2p.trace import Stage
+from tests.switch.support import ECHO, node
 
 SLOW = LinkQuality(latency=0.1)
-ECHO = "/echo/1.0.0"
-
-
-async def echo(stream) -> None:
-    while data := await stream.receive_some():
-        await stream.send_all(data)
-    await stream.send_eof()
-
-
-@asynccontextmanager
-async def node(
-    sim: Sim, name: str, *, buffer: int = 256 * 1024, plan: Misbehaviour | None = None, **options
-) -> AsyncIterator[Switch]:
-    """A switch on the host of that name, listening on port 4001 and serving echo."""
-    host = sim.net.host(name, buffer=buffer)
-    muxers = options.pop("muxers", [Yamux()])
-    stack = {"transports": [host.transport], "securities": [Noise()], "muxers": muxers}
-    if plan is not None:
-        stack = misbehave(plan, **stack)
-    async with open_switch(listen=[host.address()], platform=sim.platform(name), **stack, **options) as switch:
-        switch.mount(ECHO, echo)
-        yield switch
 
 
 def target(sim: Sim, name: str, switch: Switch):

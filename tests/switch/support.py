@@ -8,11 +8,13 @@ import trio
 import trio.testing
 from multiaddr import Multiaddr
 
+from pyp2p.muxers.yamux import Yamux
 from pyp2p.peer.id import PeerId
 from pyp2p.protocols.echo import serve_echo
+from pyp2p.security.noise import Noise
 from pyp2p.switch.stream import MuxedStream
 from pyp2p.switch.switch import Switch, open_switch
-from pyp2p.testing import Sim
+from pyp2p.testing import Misbehaviour, Sim, misbehave
 from tests.contract.stacks import Stack
 
 ECHO = "/echo/1.0.0"
@@ -38,11 +40,16 @@ async def duo(stack: Stack, a: dict[str, Any] | None = None, b: dict[str, Any] |
 
 
 @asynccontextmanager
-async def node(sim: Sim, name: str, **options: Any) -> AsyncIterator[Switch]:
-    """A switch on a simulated host of its own, with echo."""
-    host = sim.net.host(name)
+async def node(
+    sim: Sim, name: str, *, buffer: int = 256 * 1024, plan: Misbehaviour | None = None, **options: Any
+) -> AsyncIterator[Switch]:
+    """A switch on a simulated host of its own, with echo; `plan` makes its stack misbehave."""
+    host = sim.net.host(name, buffer=buffer)
+    stack: dict[str, Any] = {"transports": [host.transport]}
+    if plan is not None:
+        stack = misbehave(plan, **stack, securities=[Noise()], muxers=[Yamux()])
     async with open_switch(
-        **{"listen": [host.address()], "transports": [host.transport], "platform": sim.platform(name), **options}
+        **{"listen": [host.address()], "platform": sim.platform(name), **stack, **options}
     ) as switch:
         switch.mount(ECHO, serve_echo)
         yield switch

@@ -1,6 +1,6 @@
 """What a switch promises its user: admission, services, events, gating, address kinds, isolation, pushes, the stop."""
 
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 
 import pytest
 import trio
@@ -18,67 +18,20 @@ from pyp2p.errors import (
 )
 from pyp2p.io.handshake import Direction
 from pyp2p.muxers.yamux import Yamux
-from pyp2p.peer.address import AddressKind, with_peer
+from pyp2p.peer.address import AddressKind
 from pyp2p.peer.keys import Identity
 from pyp2p.peer.store import Source
 from pyp2p.protocols.echo import serve_echo
 from pyp2p.switch.config import Limits, SwitchConfig
 from pyp2p.switch.events import Connected, Disconnected, Identified, ListenAddrAdded, ListenAddrRemoved, Refused
-from pyp2p.switch.gater import AllowAll
 from pyp2p.switch.limits import Budget
 from pyp2p.switch.service import Service
-from pyp2p.switch.switch import open_switch
 from pyp2p.testing import Sim, simulated
 from pyp2p.trace import Stage
 from pyp2p.transports.dns import Question
-
-ECHO = "/echo/1.0.0"
-
-
-@asynccontextmanager
-async def node(sim: Sim, name: str, **options):
-    host = sim.net.host(name)
-    async with open_switch(
-        listen=[host.address()], transports=[host.transport], platform=sim.platform(name), **options
-    ) as switch:
-        switch.mount(ECHO, serve_echo)
-        yield switch
-
-
-@asynccontextmanager
-async def pair(sim: Sim, **options):
-    async with node(sim, "a", **options) as a, node(sim, "b") as b:
-        yield a, b
-
-
-async def echoes(switch, peer, addrs=()) -> None:
-    async with await switch.open_stream(peer, ECHO, addrs) as stream:
-        await stream.send_all(b"hello")
-        assert await stream.receive_some() == b"hello"
-
-
-async def until(condition) -> None:
-    with trio.fail_after(60):
-        while not condition():
-            await trio.sleep(0.01)
-
+from tests.switch.support import ECHO, echoes, node, pair, until
 
 # ---- targets ----
-
-
-@simulated(seeds=(1,))
-async def test_the_ways_to_name_a_target(sim: Sim) -> None:
-    async with pair(sim) as (a, b):
-        plain = sim.net.host("b").address()
-        first = await a.connect(str(plain))
-        assert first.peer == b.peer
-        for target, addrs in ((b.peer, []), (str(b.peer), []), (with_peer(plain, b.peer), []), (b.peer, [plain])):
-            assert await a.connect(target, addrs) is first
-        await a.disconnect(b.peer)
-        assert a.connections(b.peer) == []
-        second = await a.connect(b.peer)  # from the store
-        assert second is not first
-        await echoes(a, b.peer)
 
 
 @simulated(seeds=(1,))
@@ -386,31 +339,6 @@ async def test_listen_addresses_come_and_go(sim: Sim) -> None:
 
 
 # ---- gating and kinds ----
-
-
-class Picky(AllowAll):
-    def __init__(self, stage: str) -> None:
-        self.stage = stage
-        for name in ("dial", "accept", "secured", "upgraded"):
-            setattr(self, f"allow_{name}", lambda *_, name=name: "no guests" if name == stage else None)
-
-
-@pytest.mark.parametrize("stage", ["dial", "accept", "secured", "upgraded"])
-@simulated(seeds=(1,))
-async def test_the_gater_refuses_at_each_stage(sim: Sim, stage: str) -> None:
-    async with node(sim, "picky", gater=Picky(stage)) as picky, node(sim, "b") as b:
-        if stage != "accept":
-            with pytest.raises(DialFailed) as caught:
-                await picky.connect(b.multiaddrs[0])
-            error = caught.value.attempts[0].error
-            assert isinstance(error, NotAllowed)
-            assert (error.stage, error.reason) == (stage, "no guests")
-        if stage != "dial":
-            with pytest.raises(DialFailed):
-                await b.connect(picky.multiaddrs[0])
-            assert picky.counters[f"refused.gater.{stage}"] >= 1
-        await until(lambda: not picky._establisher.running)
-        assert picky.counters["connections"] == 0
 
 
 @pytest.mark.parametrize("kind", list(AddressKind), ids=lambda kind: kind.value)

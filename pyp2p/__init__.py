@@ -31,7 +31,7 @@ _ERRORS = (
     "NoCommonProtocol",
     "NoiseError",
     "NotAllowed",
-    "NotConnected",
+    "NotTried",
     "P2PError",
     "PeerIdMismatch",
     "RecordError",

@@ -181,8 +181,8 @@ class NoAddresses(P2PError):
     """There is nothing to dial: the peer has no address that any transport handles."""
 
 
-class NotConnected(P2PError):
-    """There is no connection to the peer and no address to dial."""
+class NotTried(P2PError):
+    """An address whose turn did not come before the dial was over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +208,8 @@ class DialFailed(P2PError):
         self.attempts = list(attempts)
         lines = [f"  {a.address}: at {a.stage.value}: {a.reason}" for a in self.attempts]
         whom = "peer" if peer is None else str(peer)
-        tried = "1 address" if len(lines) == 1 else f"{len(lines)} addresses"
+        count = sum(not isinstance(attempt.error, NotTried) for attempt in self.attempts)
+        tried = "1 address" if count == 1 else f"{count} addresses"
         super().__init__("\n".join([f"could not connect to {whom}: tried {tried}", *lines]))
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Generic, Protocol, TypeVar
 
 import trio
@@ -147,5 +148,6 @@ def _feed(core: Handshake[R], stream: RawStream, data: bytes, outbox: bytes) -> 
     except P2PError:
         last_words = outbox + core.take_output()
         if last_words:
-            stream.try_send(last_words)
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # what the peer broke matters more
+                stream.try_send(last_words)
         raise

@@ -23,7 +23,6 @@ class MuxerLimits:
     max_outbound_unacked: int = 256  # our own opens that the peer has not acknowledged
     max_window: int = 16 * 1024 * 1024  # how far a busy stream's receive window may grow
     max_queued_pongs: int = 32  # ping flood by a peer that does not read
-    max_queued_resets: int = 64  # RST flood by a peer that does not read
     max_stray_frames: int = 1000  # frames for streams that never were
     open_rate: float = 256.0  # streams per second that a peer may open and reset before any useful byte (rapid reset)
     open_burst: int = 1000
@@ -34,9 +33,9 @@ class MuxerLimits:
 
 
 class SubStream:
-    """The muxer's record of one stream. Its fields are for reading; only the muxer changes them, except `owner`."""
+    """The muxer's record of one stream. Its fields are for reading: only the muxer changes them, but the last two."""
 
-    __slots__ = ("fin_received", "fin_sent", "id", "inbound", "owner", "reset_by_peer", "reset_code")
+    __slots__ = ("fin_received", "fin_sent", "id", "inbound", "owner", "reset_by_peer", "reset_code", "used")
 
     def __init__(self, stream_id: int, inbound: bool) -> None:
         self.id = stream_id
@@ -46,6 +45,7 @@ class SubStream:
         self.reset_code: int | None = None  # set by either side's RST
         self.reset_by_peer = False
         self.owner: Any = None  # the stream object of the layer above, set by it
+        self.used = False  # the application took or sent a byte: set by the layer above
 
 
 @dataclass(slots=True)
@@ -112,6 +112,16 @@ class Muxer(Protocol):
     @property
     def pings(self) -> bool:
         """True when the muxer has its own ping (yamux); else the connection pings by a stream."""
+        ...
+
+    @property
+    def refused(self) -> int:
+        """How many streams of the peer were answered with a reset for want of room."""
+        ...
+
+    @property
+    def overruns(self) -> int:
+        """How many streams were reset because what nobody had read of them went over a bound."""
         ...
 
     @property

@@ -302,12 +302,12 @@ class PeerStore:
         self._place(peer, state)
 
     def value(self, peer: PeerId) -> int:
-        """The sum of its tags: what counts when connections have to be closed."""
+        """The sum of its tags, for whoever has to choose between peers."""
         state = self._find(peer)
         return 0 if state is None else sum(state.tags.values())
 
     def protect(self, peer: PeerId, why: str) -> None:
-        """Keep the peer in the store, and its connections open, until each reason is taken back."""
+        """Keep the peer in the store until each reason is taken back."""
         state = self._find(peer) or _Peer()
         state.protections[why] = None
         self._place(peer, state)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import trio
 
+from pyp2p.errors import InvalidMultiaddr
 from pyp2p.transports.base import Listener, RawConn
 
 logger = logging.getLogger("pyp2p.accept")
@@ -20,8 +21,8 @@ _LONGEST_PAUSE = 1.0
 async def accept_loop(listener: Listener, accepted: Callable[[RawConn], None]) -> None:
     """Give every raw connection to `accepted` (which does not wait) until the listener is closed or we are cancelled.
 
-    An `OSError` of accepting never ends the loop: one of a single connection (ECONNABORTED) is passed over, exhaustion
-    (EMFILE) pauses it. One log line per pause that has doubled.
+    An error of accepting never ends the loop: one of a single connection (ECONNABORTED, an interface whose name cannot
+    stand in an address) is passed over, exhaustion (EMFILE) pauses it. One log line per pause that has doubled.
     """
     pause = 0.0
     while True:
@@ -29,9 +30,9 @@ async def accept_loop(listener: Listener, accepted: Callable[[RawConn], None]) -
             raw = await listener.accept()
         except trio.ClosedResourceError:
             return
-        except OSError as error:
-            if error.errno not in _EXHAUSTED:
-                logger.debug("accept failed addr=%s error=%s", listener.address, error.strerror)
+        except (OSError, InvalidMultiaddr) as error:
+            if not isinstance(error, OSError) or error.errno not in _EXHAUSTED:
+                logger.debug("accept failed addr=%s error=%s", listener.address, error)
                 await trio.lowlevel.checkpoint()
                 continue
             longer = min(max(pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)

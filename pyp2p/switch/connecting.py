@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 
 import trio
 from multiaddr import Multiaddr
@@ -18,6 +19,7 @@ from pyp2p.switch.outbound import Outbound, Target
 from pyp2p.switch.ranking import dialable_claim
 from pyp2p.trace import Stage
 
+_CONSIDERED = 100  # addresses of one peer that are looked at: a list of thousands must not hold up the loop
 _PROVEN = (Source.MANUAL, Source.OBSERVED)  # the user gave it, or the peer was met there
 
 
@@ -82,6 +84,7 @@ class Connector:
     ) -> Target:
         given: dict[Multiaddr, None] = {}
         peer: PeerId | None = None
+        addrs = islice(addrs, _CONSIDERED)
         if isinstance(named, PeerId):
             peer = named
         elif isinstance(named, str) and not named.startswith("/"):
@@ -99,7 +102,7 @@ class Connector:
             own = self._addresses()
             for known, source in self._store.sources(peer, trio.current_time()).items():
                 address = split_peer(known)[0]
-                if address in given:
+                if address in given or len(given) + len(told) >= _CONSIDERED:
                     continue
                 if source in _PROVEN:
                     given[address] = None

@@ -9,7 +9,9 @@ their answers share a frame. Timers are one `tick` a second for all connections,
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 
 import trio
 from multiaddr import Multiaddr
@@ -29,6 +31,7 @@ from pyp2p.multistream.core import Dialer, Listener
 from pyp2p.muxers.base import Buffer, Data, Eof, GoAway, MuxEvent, Opened, Pong, Reset, SubStream, Writable
 from pyp2p.peer.address import AddressKind
 from pyp2p.switch.config import Limits, Timeouts
+from pyp2p.switch.deadlines import Deadlines
 from pyp2p.switch.facts import NORMAL, CloseReason, ConnectionStats
 from pyp2p.switch.heartbeat import Beat, Heartbeat
 from pyp2p.switch.stream import MuxedStream
@@ -40,6 +43,7 @@ logger = logging.getLogger("pyp2p.connection")
 
 AGENT_PREFIX = "pyp2p/"  # of peers that are of our kind
 _YIELDS = 3  # scheduler turns that woken tasks get: a handler starts in one, reads in one, answers in one
+_NETWORK = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 _END_PATIENCE = 0.1  # seconds that a close whose time is up still waits for the tasks of the connection
 _FIN_PATIENCE = 1.0  # seconds that the end of a stream waits for the answer to its proposal
 
@@ -72,6 +76,7 @@ class Connection:
         opened_at_wall: float,
         listener: Callable[[], Listener],
         on_stream: Callable[[MuxedStream], None],
+        on_refused: Callable[[LimitExceeded], None],
     ) -> None:
         raw = upgraded.raw
         self.id = connection_id
@@ -100,21 +105,21 @@ class Connection:
         self._timeouts = timeouts
         self._listener = listener
         self._on_stream = on_stream
+        self._on_refused = on_refused
         self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
         self._ended = trio.Event()
         self._service_scopes: list[trio.CancelScope] = []
         self._handlers = 0
-        self._closing = False
         self._remote_goaway: int | None = None
-        self._corked = self._mute = self._rtt_asked = False
+        self._closing = self._corked = self._mute = self._rtt_asked = False
         self._held: list[MuxedStream] = []
         self._writer = Writer(raw.stream, limits.write_backlog, self._lost)
         self._congestion = trio.lowlevel.ParkingLot()
         self._openers = trio.lowlevel.ParkingLot()
-        self._unselected: dict[SubStream, float] = {}
-        self._half_closed: dict[SubStream, float] = {}
-        self._held_fins: dict[SubStream, float] = {}
+        self._unselected = Deadlines(timeouts.protocol_select)
+        self._half_closed = Deadlines(timeouts.half_closed)
+        self._held_fins = Deadlines(_FIN_PATIENCE)
         self._heartbeat = Heartbeat(timeouts.heartbeat_interval, timeouts.heartbeat_timeout, self.opened_at)
 
     def __repr__(self) -> str:
@@ -143,8 +148,9 @@ class Connection:
 
         `lazy=True` (one protocol) returns at once: the proposal travels with the first payload and a refusal shows as
         `NoCommonProtocol` on reading. By default that is done when identify said that the peer speaks it; otherwise
-        the answer is awaited, up to `timeouts.protocol_select` (`StageTimeout`). Waits while too many opened streams
-        are unacknowledged. Raises `NoCommonProtocol`, `LimitExceeded`, `BrokenResourceError`. Cancelling resets it.
+        the answer is awaited. That wait, and the one while too many opened streams are unacknowledged, last at most
+        `timeouts.protocol_select` each (`StageTimeout`). Raises `NoCommonProtocol`, `LimitExceeded`,
+        `BrokenResourceError`. Cancelling resets it.
         """
         names = [protocols] if isinstance(protocols, str) else list(protocols)
         dialer = Dialer(names)
@@ -160,16 +166,17 @@ class Connection:
         try:
             with trio.fail_after(self._timeouts.protocol_select):
                 await stream.wait_selected()
-        except trio.TooSlowError:
+        except BaseException as error:
             stream.reset()
-            raise StageTimeout(Stage.PROTOCOL, self._timeouts.protocol_select) from None
-        except BaseException:
-            stream.reset()
+            if isinstance(error, trio.TooSlowError):
+                raise StageTimeout(Stage.PROTOCOL, self._timeouts.protocol_select) from None
             raise
         return stream
 
     async def _open_sub(self) -> SubStream:
         await trio.lowlevel.checkpoint()
+        seconds = self._timeouts.protocol_select
+        deadline = trio.current_time() + seconds
         while True:
             if self.broken is not None:
                 raise trio.BrokenResourceError(*self.broken.args)
@@ -180,7 +187,10 @@ class Connection:
             try:
                 return self.muxer.open(trio.current_time())
             except LimitExceeded:
-                await self._openers.park()
+                with trio.move_on_at(deadline) as scope:
+                    await self._openers.park()
+                if scope.cancelled_caught:
+                    raise StageTimeout(Stage.PROTOCOL, seconds) from None
 
     def spawn(self, handler: Callable[[MuxedStream], Awaitable[None]], stream: MuxedStream) -> bool:
         """Run a stream handler as a task of this connection; the handler catches its own errors.
@@ -226,10 +236,16 @@ class Connection:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 self._writer.attach(nursery)
-                started()
-                with self._scope:
-                    await self._read()
-                self._end(CloseReason("closed"))
+                try:
+                    started()
+                    with self._scope:
+                        await self._read()
+                    self._end(CloseReason("closed"))
+                finally:
+                    # Before the tasks end: one that waits for a subscriber of events must not keep the socket.
+                    self._end(CloseReason("cancelled"))
+                    self._channel.close()
+                    await trio.aclose_forcefully(self._raw)
                 for scope in list(self._service_scopes):
                     scope.cancel()
                 if self._handlers and not self._closing:
@@ -238,20 +254,16 @@ class Connection:
                 else:
                     nursery.cancel_scope.cancel()
         finally:
-            self._end(CloseReason("cancelled"))
-            self._channel.close()
             self.muxer.release_all()
-            try:
-                await trio.aclose_forcefully(self._raw)
-            finally:
-                self._nursery = None  # its tasks know us: without circles memory does not wait for the collector
-                del self._listener, self._on_stream
-                self.closed.set()  # the last thing: whoever waited for it finds the connection in no table
+            self._nursery = None  # its tasks know us: without circles memory does not wait for the collector
+            del self._listener, self._on_stream, self._on_refused
+            self.closed.set()  # the last thing: whoever waited for it finds the connection in no table
 
     async def aclose(self, reason: CloseReason = NORMAL, seconds: float | None = None) -> None:
         """Close: announce it to the peer, flush what is queued, then end.
 
-        Takes at most `seconds` (default `timeouts.close`), shielded from cancellation.
+        Takes at most `seconds` (default `timeouts.close`), shielded from cancellation. A task of the connection itself
+        (a handler) may call it too: that returns when the end is sealed, and the task is cancelled soon after.
         """
         deadline = trio.current_time() + (self._timeouts.close if seconds is None else max(seconds, 0))
         if self.closed.is_set():
@@ -271,20 +283,32 @@ class Connection:
             self.muxer.release_all()
             self.closed.set()
             return
+        if self._runs(trio.lowlevel.current_task()):
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return
         # The end itself takes no time, unless a service or an event subscriber holds it up.
         with trio.CancelScope(deadline=max(deadline, trio.current_time() + _END_PATIENCE), shield=True):
             await self.closed.wait()
 
+    def _runs(self, task: trio.lowlevel.Task) -> bool:
+        """True when `task` is one of this connection's, so that the end of all would wait for it."""
+        nursery = task.parent_nursery
+        while nursery is not None and nursery is not self._nursery:
+            nursery = nursery.parent_task.parent_nursery
+        return nursery is not None
+
     async def _say_goodbye(self, reason: CloseReason) -> None:
         """Flush, send the end, wait briefly for theirs: closing with unread input can destroy our last bytes."""
+        for sub in self._held_fins.expired(math.inf):
+            self.streams[sub].release_fin()
         self.muxer.goaway(reason.goaway_code)
         self._uncork()
+        self._mute = True  # nothing is sealed after the channel's last bytes
+        if last := self._channel.close():
+            self._writer.send(last)
         await self._writer.wait_idle()
-        try:
+        with suppress(*_NETWORK), trio.move_on_after(self._timeouts.drain):
             await self._raw.send_eof()
-        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
-            return
-        with trio.move_on_after(self._timeouts.drain):
             await self._ended.wait()
 
     def fail(self, reason: CloseReason, error: Exception | None = None) -> None:
@@ -303,9 +327,6 @@ class Connection:
         self._ended.set()
         streams = list(self.streams.values())
         self.streams.clear()
-        self._unselected.clear()
-        self._half_closed.clear()
-        self._held_fins.clear()
         self._held.clear()
         for stream in streams:
             stream.on_reset()
@@ -337,7 +358,7 @@ class Connection:
                     await self._congestion.park()
         except (RemoteError, NoCommonProtocol) as error:
             self._refuse(error)
-        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+        except _NETWORK as error:
             self._lost(error)
 
     async def _let_others_speak(self) -> None:
@@ -425,16 +446,17 @@ class Connection:
 
     def _opened(self, sub: SubStream) -> None:
         limits = self._limits
-        if (
-            self._closing
-            or len(self._unselected) >= limits.unnegotiated_streams
-            or len(self.streams) >= limits.streams_per_connection
-        ):
+        crowded = len(self._unselected) >= limits.unnegotiated_streams
+        limit = "unnegotiated_streams" if crowded else "streams_per_connection"
+        crowded = crowded or len(self.streams) >= limits.streams_per_connection
+        if crowded or self._closing:
             self.stats.streams_refused += 1
             self.muxer.reset(sub, 0)
+            if crowded:
+                self._on_refused(LimitExceeded(limit, f"{getattr(limits, limit)} streams of one connection"))
             return
         self.streams[sub] = MuxedStream(self, sub, self._listener())
-        self._unselected[sub] = trio.current_time() + self._timeouts.protocol_select
+        self._unselected.add(sub, trio.current_time())
         self.stats.streams_in += 1
 
     # --- what streams ask (Carrier)
@@ -475,7 +497,7 @@ class Connection:
 
     def selected(self, stream: MuxedStream) -> None:
         """An inbound stream has named its protocol."""
-        self._unselected.pop(stream.sub, None)
+        self._unselected.drop(stream.sub)
         self.muxer.accept(stream.sub)
         self._held.append(stream)
         self._on_stream(stream)
@@ -484,21 +506,22 @@ class Connection:
         """True unless the peer is of our kind: the end of an unanswered stream waits for the answer, but not long."""
         if self.info is not None and (self.info.agent or "").startswith(AGENT_PREFIX):
             return False
-        self._held_fins[stream.sub] = trio.current_time() + _FIN_PATIENCE
+        self._held_fins.add(stream.sub, trio.current_time())
         return True
 
     def half_closed(self, stream: MuxedStream) -> None:
         """The application is done with a stream whose other end is still open: it gets a while to end, then a reset."""
-        self._half_closed[stream.sub] = trio.current_time() + self._timeouts.half_closed
+        self._half_closed.add(stream.sub, trio.current_time())
 
     def forget(self, stream: MuxedStream) -> None:
         """The stream is over in both directions."""
         sub = stream.sub
         sub.owner = None
         self.streams.pop(sub, None)
-        self._unselected.pop(sub, None)
-        self._half_closed.pop(sub, None)
-        self._held_fins.pop(sub, None)
+        for deadlines in (self._unselected, self._half_closed, self._held_fins):
+            deadlines.drop(sub)
+        if self._openers:
+            self._openers.unpark_all()  # one fewer waits for its acknowledgement
 
     # --- writing
 
@@ -538,10 +561,11 @@ class Connection:
         if self._writer.size and now - self._writer.progress_at > self._timeouts.write:
             self.fail(CloseReason("write_stalled", f"the peer read nothing for {self._timeouts.write:g} s", "peer"))
             return
-        for stream in self._expired(self._held_fins, now):
-            stream.release_fin()
-        for stream in [*self._expired(self._unselected, now), *self._expired(self._half_closed, now)]:
-            stream.reset()
+        for sub in self._held_fins.expired(now):
+            self.streams[sub].release_fin()
+        for sub in [*self._unselected.expired(now), *self._half_closed.expired(now)]:
+            if sub in self.streams:  # it can stand in both lists
+                self.streams[sub].reset()
         events = self.muxer.tick(now)
         if events:
             self._handle(events)
@@ -550,17 +574,6 @@ class Connection:
         if self.muxer.pending:
             self.flush()
 
-    def _expired(self, deadlines: dict[SubStream, float], now: float) -> list[MuxedStream]:
-        """Take out the streams whose deadline has passed."""
-        expired = []
-        for sub, deadline in deadlines.items():  # in the order of insertion, which is the order of the deadlines
-            if deadline > now:
-                break
-            expired.append(sub)
-        for sub in expired:
-            del deadlines[sub]
-        return [self.streams[sub] for sub in expired if sub in self.streams]
-
     def heartbeat(self, now: float) -> bool:
         """Send a ping when one is due and end the connection when an answer is overdue.
 
@@ -568,7 +581,7 @@ class Connection:
         """
         if self.broken is not None or self._closing:
             return False
-        beat = self._heartbeat.look(now)
+        beat = self._heartbeat.look(now, self.stats.bytes_in)
         if beat is Beat.LOST:
             seconds = self._timeouts.heartbeat_timeout
             self.fail(CloseReason("heartbeat", f"no answer to a ping within {seconds:g} s", "peer"))

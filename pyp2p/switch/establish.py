@@ -36,12 +36,12 @@ from pyp2p.security.base import SecureChannel
 from pyp2p.switch.config import SwitchConfig
 from pyp2p.switch.connection import AGENT_PREFIX, Connection
 from pyp2p.switch.events import Connected, Disconnected, EventHub, Identified
-from pyp2p.switch.facts import CloseReason
+from pyp2p.switch.facts import SHUTDOWN, CloseReason
 from pyp2p.switch.gater import ConnectionGater
 from pyp2p.switch.handlers import Mounted, ProtocolTable, call_guarded, run_connection, run_guarded, run_handler
 from pyp2p.switch.limits import ConnectionLimits, StreamBudgets, Ticket
 from pyp2p.switch.service import Service
-from pyp2p.switch.stream import MuxedStream
+from pyp2p.switch.stream import MuxedStream, StreamReset
 from pyp2p.switch.upgrade import Stacks, upgrade
 from pyp2p.trace import Stage, Trace
 from pyp2p.transports.base import RawConn
@@ -65,6 +65,7 @@ class Peering:
     parked: list[tuple[MuxedStream, Mounted]] = field(default_factory=list)
     owed_push: bool = False  # we changed after we had answered its identify and before it told what it serves
     idle_since: float | None = None
+    refusals_told: tuple[int, int] = (0, 0)  # of the muxer's own counters
 
 
 class Establisher:
@@ -101,6 +102,9 @@ class Establisher:
         self._memory = MemoryBudget(config.limits.memory)
         self._budgets = StreamBudgets()
         self._pushing = trio.CapacityLimiter(PUSH_CONCURRENCY)
+        self._stopping = False
+        self._serving = 0  # `serve` calls, farewells included
+        self._served = trio.lowlevel.ParkingLot()
 
     # --- upgrade
 
@@ -132,6 +136,7 @@ class Establisher:
                     opened_at_wall=self._platform.wall(),
                     listener=lambda: Listener(self._table.serves, self._table.names),
                     on_stream=lambda stream: self._on_stream(peering, stream),
+                    on_refused=lambda refusal: self._stream_refused(peering, refusal),
                 ),
                 isolated=raw.kind is AddressKind.ISOLATED,
             )
@@ -175,16 +180,34 @@ class Establisher:
     async def serve(self, peering: Peering, ticket: Ticket) -> None:
         """Run a connection to its end and tell everybody who knew of it."""
         connection = peering.connection
+        if self._stopping:
+            ticket.release()
+            await connection.aclose(SHUTDOWN)
+            peering.ready.set()
+            return
         self.running[connection.id] = peering
+        self._serving += 1
         try:
             await run_connection(connection, lambda: connection.start_service(lambda _: self._welcome(peering)))
         finally:
+            self._tell_refusals(peering)
             ticket.release()
             del self.running[connection.id]
             connection.identified.set()
             peering.ready.set()
             if peering.admitted:
                 await self._farewell(peering)
+            self._serving -= 1
+            self._served.unpark_all()
+
+    def stop(self) -> None:
+        """Start no connection any more."""
+        self._stopping = True
+
+    async def wait_over(self) -> None:
+        """Wait until all connections have ended and everybody was told."""
+        while self._serving:
+            await self._served.park()
 
     async def _welcome(self, peering: Peering) -> None:
         """Identify and admit side by side; then the connection is in use."""
@@ -315,8 +338,9 @@ class Establisher:
         for peering in self.running.values():
             peering.owed_push = not peering.connection.identified.is_set()
         async with trio.open_nursery() as nursery:
-            for connection in [peerings[0].connection for peerings in self.peers.values()]:
-                nursery.start_soon(self._push, connection)
+            for connection in [self.best(peer) for peer in self.peers]:
+                if connection is not None:
+                    nursery.start_soon(self._push, connection)
 
     async def _push(self, connection: Connection) -> None:
         if connection.info is None or PUSH_PROTOCOL not in (connection.info.protocols or ()):
@@ -343,6 +367,8 @@ class Establisher:
                 await stream.aclose()
         except NoCommonProtocol:
             connection.heartbeat_answered(None)
+        except StreamReset:
+            connection.heartbeat_answered(None)  # declined, perhaps for want of room: who answers is alive
         except (P2PError, trio.BrokenResourceError) as error:
             logger.debug("heartbeat failed peer=%s error=%s", connection.peer, printable(str(error)))
 
@@ -354,12 +380,25 @@ class Establisher:
             stream.reset()
         elif self._must_wait(peering, mounted):
             if len(peering.parked) >= self._config.limits.parked_streams:
-                self.refused(LimitExceeded("parked_streams", "too many early streams"), f"peer {stream.peer}")
+                self._stream_refused(peering, LimitExceeded("parked_streams", "too many early streams"))
                 stream.reset()
             else:
                 peering.parked.append((stream, mounted))
         else:
             self._start(peering, stream, mounted)
+
+    def _stream_refused(self, peering: Peering, refusal: Refused, count: int = 1) -> None:
+        self.refused(refusal, f"peer {peering.connection.peer}", peering.isolated, count)
+
+    def _tell_refusals(self, peering: Peering) -> None:
+        """Count what the muxer refused since the last time: once a second, not once a frame."""
+        refused, overruns = peering.refusals_told
+        muxer = peering.connection.muxer
+        peering.refusals_told = muxer.refused, muxer.overruns
+        if muxer.refused > refused:
+            self._stream_refused(peering, LimitExceeded("muxer", "too many streams at once"), muxer.refused - refused)
+        if muxer.overruns > overruns:
+            self._stream_refused(peering, LimitExceeded("memory", "unread data"), muxer.overruns - overruns)
 
     def _must_wait(self, peering: Peering, mounted: Mounted) -> bool:
         connection = peering.connection
@@ -379,7 +418,7 @@ class Establisher:
         try:
             self._budgets.acquire(stream.peer, mounted.protocol, mounted.budget)
         except LimitExceeded as refusal:
-            self.refused(refusal, f"peer {stream.peer}")
+            self._stream_refused(peering, refusal)
             stream.reset()
             return
 
@@ -394,11 +433,16 @@ class Establisher:
 
     # --- the table
 
-    def refused(self, refusal: Refused, detail: str, isolated: bool = False) -> None:
+    def services_of(self, connection: Connection) -> list[Service]:
+        """The services that know of the connection: none before its admission and of an isolated one."""
+        peering = self.running.get(connection.id)
+        return list(self.services) if peering is not None and peering.admitted else []
+
+    def refused(self, refusal: Refused, detail: str, isolated: bool = False, count: int = 1) -> None:
         """Count and tell a refusal; one of an isolated connection is only counted."""
-        self._limits.count_refusal(refusal)
+        self._limits.count_refusal(refusal, count)
         if not isolated:
-            self._hub.refused(refusal.code, f"{detail}: {refusal}")
+            self._hub.refused(refusal.code, f"{detail}: {refusal}", count)
 
     def best(self, peer: PeerId) -> Connection | None:
         """The connection to use for new streams to `peer`: the oldest that is not about to go."""
@@ -410,6 +454,7 @@ class Establisher:
         for peering in list(self.running.values()):
             connection = peering.connection
             connection.tick(now)
+            self._tell_refusals(peering)
             if self._config.heartbeat and connection.heartbeat(now):
                 connection.start_service(self.ping_by_stream)
         for peerings in list(self.peers.values()):

@@ -93,11 +93,11 @@ class EventHub:
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 self._remove(channel)
 
-    def refused(self, code: str, detail: str) -> None:
-        """Note a refusal; `run` tells it. Never waits."""
+    def refused(self, code: str, detail: str, count: int) -> None:
+        """Note `count` refusals; `run` tells them. Never waits."""
         if self._channels:
-            count = self._refusals[code].count + 1 if code in self._refusals else 1
-            self._refusals[code] = Refused(code, detail, count)
+            before = self._refusals[code].count if code in self._refusals else 0
+            self._refusals[code] = Refused(code, detail, before + count)
             self._refused.set()
 
     async def run(self) -> None:

@@ -14,6 +14,7 @@ from typing import ParamSpec
 import trio
 
 from pyp2p.errors import P2PError, printable
+from pyp2p.multistream.wire import encode_line
 from pyp2p.switch.connection import Connection
 from pyp2p.switch.facts import CloseReason
 from pyp2p.switch.limits import Budget
@@ -74,7 +75,7 @@ class ProtocolTable:
         if entry is not None:
             return entry
         for entry in self._matchers:
-            if entry.match is not None and entry.match(protocol):
+            if entry.match is not None and _says_yes(entry.match, protocol):
                 return entry
         return None
 
@@ -87,11 +88,24 @@ class ProtocolTable:
         return self.lookup(protocol) is not None
 
 
+def _says_yes(match: Matcher, protocol: str) -> bool:
+    """A matcher that crashes over a name from outside says no."""
+    try:
+        return match(protocol)
+    except Exception as error:
+        logger.debug("matcher failed protocol=%s error=%r", printable(protocol), error)
+        return False
+
+
 def protocol_names(protocols: str | Iterable[str]) -> list[str]:
-    """One name or several as a list. Raises `ValueError` for none or an empty one."""
+    """One name or several as a list. Raises `ValueError` for none, and for one that multistream-select cannot carry."""
     names = [protocols] if isinstance(protocols, str) else list(protocols)
-    if not names or not all(names):
+    if not names:
         raise ValueError("a protocol needs a name")
+    for name in names:
+        if name in ("na", "ls"):
+            raise ValueError(f"{name} is a word of multistream-select, no protocol")
+        encode_line(name)
     return names
 
 
@@ -118,7 +132,10 @@ async def run_connection(connection: Connection, started: Callable[[], None]) ->
     """Run `connection` until it ends; an exception that is not of the network's making closes it and is logged."""
     try:
         await connection.run(started)
-    except Exception as error:
+    except Exception as raised:
+        error = raised
+        while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
         connection.reason = CloseReason("crashed", f"{type(error).__name__}: {error}")
         connection.error = error
         logger.error(

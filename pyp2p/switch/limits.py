@@ -137,10 +137,10 @@ class ConnectionLimits:
         if ticket.peer is not None:
             _subtract(self._peers, ticket.peer)
 
-    def count_refusal(self, refusal: Refused) -> None:
+    def count_refusal(self, refusal: Refused, count: int = 1) -> None:
         """Count a refusal under its code."""
         if refusal.code in self._refused or len(self._refused) < _MAX_CODES:
-            self._refused[refusal.code] += 1
+            self._refused[refusal.code] += count
 
     def counters(self) -> dict[str, int]:
         """What is in use now, and `refused.<code>` since the start, by name."""

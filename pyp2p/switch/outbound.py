@@ -6,8 +6,8 @@ of steps and the bookkeeping of attempts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 import trio
 from multiaddr import Multiaddr
@@ -21,7 +21,9 @@ from pyp2p.errors import (
     LimitExceeded,
     NoAddresses,
     NotAllowed,
+    NotTried,
     P2PError,
+    PeerIdMismatch,
     Refused,
     ResolveError,
     StageTimeout,
@@ -34,10 +36,12 @@ from pyp2p.switch.dialing import hedge
 from pyp2p.switch.establish import Establisher, Peering
 from pyp2p.switch.gater import ConnectionGater
 from pyp2p.switch.limits import ConnectionLimits, Ticket
-from pyp2p.switch.ranking import rank
+from pyp2p.switch.ranking import dialable_claim, rank
 from pyp2p.trace import Stage, Step, Trace
 from pyp2p.transports.base import Transport
 from pyp2p.transports.dns import Resolver, needs_resolving, resolve_all
+
+_Try = Callable[[Multiaddr], Awaitable[tuple[Peering, Ticket] | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,20 @@ class Target:
         return set(other.addresses) <= set(self.addresses) and self.ignore_backoff >= other.ignore_backoff
 
 
+@dataclass(slots=True)
+class _Run:
+    """One dial: what came of its addresses so far."""
+
+    target: Target
+    own: frozenset[Multiaddr]
+    attempts: list[Attempt] = field(default_factory=list)
+    planned: dict[Multiaddr, None] = field(default_factory=dict)
+    begun: set[Multiaddr] = field(default_factory=set)
+
+    def failed(self, address: str, stage: Stage, error: Exception, trace: Trace | None = None) -> None:
+        self.attempts.append(Attempt(address, stage, error, Trace() if trace is None else trace))
+
+
 class Outbound:
     """Dials targets. One object per switch."""
 
@@ -71,8 +89,7 @@ class Outbound:
         gater: ConnectionGater,
         backoff: DialBackoff,
         establisher: Establisher,
-        is_own: Callable[[Multiaddr], bool],
-        is_harmless: Callable[[Multiaddr], bool],
+        addresses: Callable[[], Sequence[Multiaddr]],
     ) -> None:
         self._config = config
         self._transports = transports
@@ -81,85 +98,101 @@ class Outbound:
         self._gater = gater
         self._backoff = backoff
         self._establisher = establisher
-        self._is_own = is_own
-        self._is_harmless = is_harmless
+        self._addresses = addresses
 
     async def dial(self, target: Target) -> tuple[Peering, Ticket]:
         """Dial until one address leads to an upgraded connection, within `timeouts.dial`.
 
-        Raises `DialFailed` with an `Attempt` for each address. Cancelling closes everything half open.
+        Names are resolved side by side while known addresses are tried already. Raises `DialFailed` with an `Attempt`
+        for each address, those whose turn did not come too. Cancelling closes everything half open.
         """
-        attempts: list[Attempt] = []
+        run = _Run(target, frozenset(self._addresses()))
         seconds = self._config.timeouts.dial
         won: tuple[Peering, Ticket] | None = None
-        with trio.move_on_after(seconds) as scope:
-            won = await self._dial(target, attempts)
+        with trio.move_on_after(seconds):
+            won = await self._dial(run)
         if won is not None:
             return won
-        if scope.cancelled_caught and not attempts:
-            trace = Trace()
-            attempts.append(Attempt("", Stage.RESOLVE, StageTimeout(Stage.RESOLVE, seconds), trace))
-        raise DialFailed(target.peer, attempts)
+        for address in run.planned:
+            if address not in run.begun:
+                run.failed(text(address), Stage.RESOLVE, NotTried(f"not tried: the dial ended after {seconds:g} s"))
+        raise DialFailed(target.peer, run.attempts)
 
-    async def _dial(self, target: Target, attempts: list[Attempt]) -> tuple[Peering, Ticket] | None:
-        resolved = await self._resolve(target, attempts)
-        usable = [address for address in resolved if self._may_dial(target, address, attempts)]
-        if not resolved and not attempts:
-            attempts.append(Attempt("", Stage.RESOLVE, NoAddresses("no address is known for the peer"), Trace()))
-        plan = rank(usable)[: self._config.limits.dial_addresses]
+    async def _dial(self, run: _Run) -> tuple[Peering, Ticket] | None:
+        addresses = run.target.addresses
+        if not addresses:
+            run.failed("", Stage.RESOLVE, NoAddresses("no address is known for the peer"))
+            return None
+        names = [address for address in addresses if needs_resolving(address)][: self._config.limits.dial_addresses]
+        known: dict[Multiaddr, Step | None] = {a: None for a in addresses if not needs_resolving(a)}
+        plan = [(0.0, name) for name in names] + self._plan(run, known)
 
         async def attempt(address: Multiaddr) -> tuple[Peering, Ticket] | None:
-            return await self._attempt(target, address, resolved[address], attempts)
+            return await (self._attempt(run, address, None) if address in known else self._by_name(run, address))
 
+        return await self._race(plan, attempt)
+
+    async def _race(self, plan: list[tuple[float, Multiaddr]], attempt: _Try) -> tuple[Peering, Ticket] | None:
         if len(plan) == 1:
             return await attempt(plan[0][1])
         return await hedge(plan, attempt, self._discard)
+
+    def _plan(self, run: _Run, found: Iterable[Multiaddr]) -> list[tuple[float, Multiaddr]]:
+        """Which of the addresses found to try and when; all names together do not lead to more than the limit."""
+        usable = [address for address in found if address not in run.planned and self._may_dial(run, address)]
+        plan = rank(usable)[: max(self._config.limits.dial_addresses - len(run.planned), 0)]
+        run.planned.update(dict.fromkeys(address for _, address in plan))
+        return plan
 
     def _discard(self, late: tuple[Peering, Ticket]) -> None:
         peering, ticket = late
         ticket.release()
         self._establisher.close_soon(peering.connection)
 
-    async def _resolve(self, target: Target, attempts: list[Attempt]) -> dict[Multiaddr, Step | None]:
-        """The addresses behind the target's, each with the step that resolved it (None: it was no name)."""
-        resolved: dict[Multiaddr, Step | None] = {}
-        for address in target.addresses:
-            if not needs_resolving(address):
-                resolved[address] = None
-                continue
-            trace = Trace()
-            trace.begin(Stage.RESOLVE, text(address), trio.current_time())
-            seconds = self._config.timeouts.resolve
-            try:
-                with trio.fail_after(seconds):
-                    for found in await resolve_all(address, self._resolver, target.peer):
-                        trace.finish(trio.current_time())
-                        if address in target.told and not self._is_harmless(found):
-                            raise ResolveError("the name leads where strangers must not send us")
-                        resolved.setdefault(split_peer(found)[0], trace.current)
-            except trio.TooSlowError:
-                attempts.append(Attempt(text(address), Stage.RESOLVE, StageTimeout(Stage.RESOLVE, seconds), trace))
-            except ResolveError as error:
-                attempts.append(Attempt(text(address), Stage.RESOLVE, error, trace))
-        return resolved
+    async def _by_name(self, run: _Run, name: Multiaddr) -> tuple[Peering, Ticket] | None:
+        """Resolve a name and try what it stands for."""
+        trace = Trace()
+        step = trace.begin(Stage.RESOLVE, text(name), trio.current_time())
+        seconds = self._config.timeouts.resolve
+        try:
+            with trio.fail_after(seconds):
+                found = [split_peer(a)[0] for a in await resolve_all(name, self._resolver, run.target.peer)]
+            own = list(run.own)
+            if name in run.target.told and not all(dialable_claim(address, own) for address in found):
+                raise ResolveError("the name leads where strangers must not send us")
+        except trio.TooSlowError:
+            run.failed(text(name), Stage.RESOLVE, StageTimeout(Stage.RESOLVE, seconds), trace)
+            return None
+        except ResolveError as error:
+            run.failed(text(name), Stage.RESOLVE, error, trace)
+            return None
+        finally:
+            trace.finish(trio.current_time())
 
-    def _may_dial(self, target: Target, address: Multiaddr, attempts: list[Attempt]) -> bool:
+        async def attempt(address: Multiaddr) -> tuple[Peering, Ticket] | None:
+            return await self._attempt(run, address, step)
+
+        return await self._race(self._plan(run, found), attempt)
+
+    def _may_dial(self, run: _Run, address: Multiaddr) -> bool:
+        target, name = run.target, text(address)
         error: P2PError | None = None
         if self._transport(address) is None:
             error = NoAddresses("no transport handles this address")
-        elif self._is_own(address):
+        elif address in run.own:
             error = DialSelf("this is an address of ours")
         elif (reason := self._gater.allow_dial(target.peer, address)) is not None:
             error = NotAllowed("dial", reason)
         elif not target.ignore_backoff:
             try:
-                self._backoff.check(text(address), trio.current_time())
+                for key in (name, _backoff_key(name, target.peer)):
+                    self._backoff.check(key, trio.current_time())
             except BackingOff as refusal:
                 error = refusal
         if error is None:
             return True
-        self._note_refusal(target, text(address), error)
-        attempts.append(Attempt(text(address), Stage.CONNECT, error, Trace()))
+        self._note_refusal(target, name, error)
+        run.failed(name, Stage.CONNECT, error)
         return False
 
     def _note_refusal(self, target: Target, address: str, error: Exception) -> None:
@@ -169,11 +202,10 @@ class Outbound:
     def _transport(self, address: Multiaddr) -> Transport | None:
         return next((transport for transport in self._transports if transport.handles(address)), None)
 
-    async def _attempt(
-        self, target: Target, address: Multiaddr, resolve: Step | None, attempts: list[Attempt]
-    ) -> tuple[Peering, Ticket] | None:
+    async def _attempt(self, run: _Run, address: Multiaddr, resolve: Step | None) -> tuple[Peering, Ticket] | None:
+        target, name = run.target, text(address)
         trace = Trace() if resolve is None else Trace([resolve], resolve)
-        name = text(address)
+        run.begun.add(address)
         began = False
         try:
             ticket = self._limits.try_outbound()
@@ -185,13 +217,14 @@ class Outbound:
                 raise
         except (P2PError, OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             trace.finish(trio.current_time())
-            attempts.append(Attempt(name, trace.stage if began else Stage.CONNECT, error, trace))
+            run.failed(name, trace.stage if began else Stage.CONNECT, error, trace)
             self._note_refusal(target, name, error)
             if not (target.isolated or isinstance(error, (LimitExceeded, NotAllowed))):  # our no is no fault of its
-                self._backoff.failed(name, trio.current_time())
+                mismatch = isinstance(error, PeerIdMismatch)
+                self._backoff.failed(_backoff_key(name, target.peer) if mismatch else name, trio.current_time())
             return None
         except trio.Cancelled:
-            attempts.append(Attempt(name, trace.stage, StageTimeout(trace.stage, self._config.timeouts.dial), trace))
+            run.failed(name, trace.stage, StageTimeout(trace.stage, self._config.timeouts.dial), trace)
             raise
         self._backoff.succeeded(name)
         return peering, ticket
@@ -213,3 +246,8 @@ class Outbound:
         if target.isolated:
             raw = replace(raw, kind=AddressKind.ISOLATED)
         return await self._establisher.upgrade(raw, ticket, target.peer, trace)
+
+
+def _backoff_key(address: str, peer: PeerId | None) -> str:
+    """For an address that is not this peer's, whoever said so: the one who is there must stay reachable."""
+    return f"{address}/p2p/{peer}"

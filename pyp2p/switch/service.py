@@ -11,7 +11,7 @@ from pyp2p.switch.facts import CloseReason
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Callables of one service, each optional; `name` appears in refusals and logs.
+    """Callables of one service, each optional; `name` appears in logs.
 
     - `admit(connection)`: an ordered admission step, in both directions, all steps under one deadline. Raises
       `AdmissionRefused(reason)` to refuse; any other exception closes the connection and reaches `connect()`.

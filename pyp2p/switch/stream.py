@@ -12,7 +12,6 @@ import operator
 from collections import deque
 from typing import Protocol
 
-import outcome
 import trio
 from multiaddr import Multiaddr
 
@@ -165,6 +164,7 @@ class MuxedStream(trio.abc.HalfCloseableStream):
         self._writing = True
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
+            self._sub.used = True
             pending = memoryview(data).cast("B")
             if self._prefix:
                 pending = self._with_prefix(pending)
@@ -318,6 +318,7 @@ class MuxedStream(trio.abc.HalfCloseableStream):
         elif max_bytes is None and chunks and len(chunk) < READ_SIZE:
             chunk = self._join(chunk)
         data = chunk if type(chunk) is bytes else bytes(chunk)
+        self._sub.used = True
         self.connection.credit(self._sub, len(data))
         return data
 
@@ -340,8 +341,6 @@ class MuxedStream(trio.abc.HalfCloseableStream):
         self.connection.flush()
         while self._select is not None:
             self._check_alive()
-            if self._sub.fin_received:
-                raise MultistreamError("the peer ended the stream instead of answering the protocol proposal")
             await self._park_reader()
         if self._failure is not None:
             raise self._failure  # and no other end: what came before a reset is still to be read
@@ -422,6 +421,9 @@ class MuxedStream(trio.abc.HalfCloseableStream):
         if self._select is not None and self._sub.inbound:
             self.reset()
             return
+        if self._select is not None:
+            self._select = None
+            self._failure = MultistreamError("the peer ended the stream instead of answering the protocol proposal")
         self._wake_reader()
         if self._sub.fin_sent:
             self.connection.forget(self)
@@ -436,7 +438,7 @@ class MuxedStream(trio.abc.HalfCloseableStream):
         """Credit arrived or the backlog is down."""
         task, self._writer = self._writer, None
         if task is not None:
-            trio.lowlevel.reschedule(task, outcome.Value(None))
+            trio.lowlevel.reschedule(task)
 
     def _on_select(self, data: bytes) -> bytes:
         """Feed the negotiation; returns what is left for the application."""
@@ -448,9 +450,7 @@ class MuxedStream(trio.abc.HalfCloseableStream):
         except (MultistreamError, NoCommonProtocol) as error:
             self._failure = error
             self._select = None
-            last_words = select.take_output()
-            if last_words and not self._sub.fin_sent:
-                self.connection.muxer.send(self._sub, last_words)
+            self._answer(select.take_output())
             self.connection.muxer.reset(self._sub, 0)
             self._wake_both()
             self.connection.forget(self)
@@ -458,8 +458,7 @@ class MuxedStream(trio.abc.HalfCloseableStream):
         output = select.take_output()
         if not select.done:
             self.connection.credit(self._sub, len(data))
-            if output:
-                self.connection.muxer.send(self._sub, output)
+            self._answer(output)
             return b""
         self._prefix += output
         self._select = None
@@ -472,6 +471,11 @@ class MuxedStream(trio.abc.HalfCloseableStream):
             self.release_fin()
             self._wake_reader()
         return rest
+
+    def _answer(self, output: bytes) -> None:
+        """Queue words of the negotiation, unless our direction is over: its end may stand in the same read."""
+        if output and self._sub.reset_code is None and not self._sub.fin_sent:
+            self.connection.muxer.send(self._sub, output)
 
     # --- parking
 
@@ -498,7 +502,7 @@ class MuxedStream(trio.abc.HalfCloseableStream):
     def _wake_reader(self) -> None:
         task, self._reader = self._reader, None
         if task is not None:
-            trio.lowlevel.reschedule(task, outcome.Value(None))
+            trio.lowlevel.reschedule(task)
 
     def _wake_both(self) -> None:
         self._wake_reader()

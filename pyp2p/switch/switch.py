@@ -56,7 +56,6 @@ from pyp2p.switch.handlers import (
 from pyp2p.switch.limits import Budget, ConnectionLimits, Ticket
 from pyp2p.switch.loglimit import LogLimiter
 from pyp2p.switch.outbound import Outbound
-from pyp2p.switch.ranking import dialable_claim
 from pyp2p.switch.service import Service
 from pyp2p.switch.stream import MuxedStream
 from pyp2p.switch.upgrade import Stacks
@@ -69,6 +68,7 @@ from pyp2p.transports.tcp import Tcp
 logger = logging.getLogger("pyp2p.switch")
 
 _TICK = 1.0  # seconds between two looks at all deadlines of all connections
+_LOOK = 5.0  # seconds between two looks at our addresses: the interfaces cost a system call each
 _NOWHERE = parse_multiaddr("/memory/0")  # stands for the ends of an adopted stream that has no address
 
 
@@ -106,6 +106,7 @@ class Switch:
         self._hub = EventHub(config.limits.event_queue)
         self._failures = LogLimiter(logger)
         self._listeners: list[Listener] = []
+        self._said: tuple[list[Multiaddr], list[Multiaddr]] = [], []  # listen addresses, and where peers see us
         self._stopping = False
         self._push_wanted = trio.Event()
         stacks = Stacks(
@@ -141,8 +142,7 @@ class Switch:
                 gater=gater,
                 backoff=DialBackoff(config.backoff, platform.rng),
                 establisher=self._establisher,
-                is_own=lambda address: address in self.addresses,
-                is_harmless=lambda address: dialable_claim(address, self.addresses),
+                addresses=lambda: self.addresses,
             ),
             establisher=self._establisher,
             peer=self.peer,
@@ -227,31 +227,39 @@ class Switch:
         transport = next((t for t in self._transports if t.handles(wanted)), None)
         if transport is None:
             raise NotAllowed("listen", f"no transport handles {text(wanted)}")
-        before = self.addresses
         listener = await transport.listen(wanted)
         if self._stopping:
             await listener.aclose()
             self._check_running()
         self._listeners.append(listener)
         self._nursery.start_soon(accept_loop, listener, self._accepted)
-        for added in self.addresses:
-            if added not in before:
-                await self._hub.emit(ListenAddrAdded(added))
-        self._changed()
+        await self._compare_addresses()
         return listener.address
 
     async def stop_listening(self) -> None:
         """Close all listeners; connections stay."""
-        for address in await self._close_listeners():
-            await self._hub.emit(ListenAddrRemoved(address))
-        self._changed()
+        await self._close_listeners()
+        await self._compare_addresses()
 
-    async def _close_listeners(self) -> list[Multiaddr]:
-        removed = self.addresses
+    async def _close_listeners(self) -> None:
         listeners, self._listeners = self._listeners, []
         for listener in listeners:
             await listener.aclose()
-        return removed
+
+    async def _compare_addresses(self) -> None:
+        """Tell subscribers and peers when we are elsewhere than we last said."""
+        before, observed = self._said
+        confirmed = self._identify.observed.confirmed(trio.current_time())
+        now = self.addresses
+        self._said = now, confirmed
+        if (now, confirmed) != (before, observed):
+            self._changed()
+        for address in before:
+            if address not in now:
+                await self._hub.emit(ListenAddrRemoved(address))
+        for address in now:
+            if address not in before:
+                await self._hub.emit(ListenAddrAdded(address))
 
     def _accepted(self, raw: RawConn) -> None:
         """Called by the accept loops; never waits, and a gater that crashes costs its connection."""
@@ -273,21 +281,17 @@ class Switch:
         self._nursery.start_soon(self._serve_inbound, raw, ticket)
 
     async def _serve_inbound(self, raw: RawConn, ticket: Ticket) -> None:
-        peering = await self._upgrade_inbound(raw, ticket, None)
-        if peering is not None:
-            await self._establisher.serve(peering, ticket)
-
-    async def _upgrade_inbound(self, raw: RawConn, ticket: Ticket, expect: PeerId | None) -> Peering | None:
         trace = Trace()
         trace.begin(Stage.CONNECT, text(raw.remote), trio.current_time())
         made: list[Peering] = []
 
         async def work() -> None:
-            made.append(await self._establisher.upgrade(raw, ticket, expect, trace))
+            made.append(await self._establisher.upgrade(raw, ticket, None, trace))
 
         error = await run_guarded(work)
         if error is None:
-            return made[0]
+            await self._establisher.serve(made[0], ticket)
+            return
         if isinstance(error, Refused):
             self._establisher.refused(error, text(raw.remote))
         self._failures.log(
@@ -297,7 +301,6 @@ class Switch:
             trace.stage.value,
             printable(f"{type(error).__name__}: {error}", 300),
         )
-        return None
 
     # --- connecting
 
@@ -312,10 +315,10 @@ class Switch:
         """Return an open connection to `target`, dialling when there is none; admitted and identified.
 
         `target` is a peer id (its text too), whose addresses come from `addrs` and the peer store, or an address; one
-        without `/p2p` learns the id. Callers that want the same peer share one dial. `isolated` opens a connection of
-        its own that leaves no trace. Raises `DialFailed` (with every attempt), `DialSelf`, `LimitExceeded`,
-        `Stopping`, `InvalidMultiaddr`, or what an admission step raised. Cancelling gives up the wait; the dial ends
-        when nobody waits for it.
+        without `/p2p` learns the id. Of more than 100 addresses the first are considered. Callers that want the same
+        peer share one dial. `isolated` opens a connection of its own that leaves no trace. Raises `DialFailed` (with
+        every attempt), `DialSelf`, `LimitExceeded`, `Stopping`, `InvalidMultiaddr`, or what an admission step raised.
+        Cancelling gives up the wait; the dial ends when nobody waits for it.
         """
         self._check_running()
         return await self._connector.connect(target, addrs, isolated, ignore_backoff)
@@ -384,9 +387,9 @@ class Switch:
         started = trio.current_time()
         try:
             with trio.move_on_after(timeouts.last_word):
-                for service in list(self._establisher.services):
+                for service in self._establisher.services_of(connection):
                     word = service.last_word
-                    if word is not None and connection.admitted:
+                    if word is not None:
                         error = await run_guarded(lambda word=word: word(connection, reason))  # type: ignore[misc]
                         if error is not None:
                             logger.debug("last word failed service=%s error=%s", service.name, printable(str(error)))
@@ -430,6 +433,12 @@ class Switch:
             await trio.sleep(_TICK)
             self._establisher.tick(trio.current_time())
 
+    async def _address_loop(self) -> None:
+        """Interfaces come and go, and peers begin to agree on where we are."""
+        while True:
+            await trio.sleep(_LOOK)
+            await self._compare_addresses()
+
     def start(self) -> None:
         """Start the switch's own tasks and mount what every node serves; called by `open_switch`."""
         config = self.config
@@ -441,20 +450,24 @@ class Switch:
         if config.perf:
             self.mount(PERF_PROTOCOL, serve_perf)
         self._push_wanted = trio.Event()
-        for task in (self._hub.run, self._tick_loop, self._push_loop):
+        for task in (self._hub.run, self._tick_loop, self._push_loop, self._address_loop):
             self._nursery.start_soon(task)
 
     async def stop(self) -> None:
-        """Stop within `timeouts.close`: no new dials, listeners, last words, connections; called by `open_switch`."""
+        """Stop within `timeouts.close`: no new dials, listeners, last words, connections; called by `open_switch`.
+
+        Every subscriber that reads gets each `Disconnected` before the end.
+        """
         self._stopping = True
         with trio.move_on_after(self.config.timeouts.close, shield=True):
             self._connector.stop()
-            removed = await self._close_listeners()
+            self._establisher.stop()
+            await self._close_listeners()
             async with trio.open_nursery() as nursery:
                 for peering in list(self._establisher.running.values()):
                     nursery.start_soon(self._close, peering.connection, SHUTDOWN)
-            for address in removed:
-                await self._hub.emit(ListenAddrRemoved(address))
+            await self._establisher.wait_over()
+            await self._compare_addresses()
         self._hub.close()
 
 

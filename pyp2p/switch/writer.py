@@ -13,6 +13,8 @@ import trio
 
 from pyp2p.io.stream import RawStream
 
+_PIECE = 16 * 1024  # of what can only be sent by waiting: each piece counts as progress on a slow link
+
 
 class Writer:
     """Sends sealed bytes over a raw stream, with a backlog that producers watch; `failed` is told when it breaks."""
@@ -129,8 +131,8 @@ class Writer:
         piece = self._backlog[0]
         sent = self._stream.try_send(piece)
         if sent == 0:
-            await self._stream.send_all(piece)
-            sent = len(piece)
+            sent = min(len(piece), _PIECE)
+            await self._stream.send_all(piece[:sent])
         if not self._backlog:
             return
         self.progress_at = trio.current_time()

@@ -9,6 +9,7 @@ from typing import Any
 
 import trio
 
+from pyp2p.errors import LimitExceeded
 from pyp2p.multistream.core import Listener
 from pyp2p.muxers.base import MemoryBudget, MuxerFactory
 from pyp2p.muxers.mplex import Mplex
@@ -61,6 +62,7 @@ class Ends:
 
     def __init__(self) -> None:
         self.memory = (MemoryBudget(1 << 26), MemoryBudget(1 << 26))
+        self.refused: list[LimitExceeded] = []
         self.dialer: Connection
         self.listener: Connection
         self.arrived: trio.MemoryReceiveChannel[MuxedStream]
@@ -104,6 +106,7 @@ async def connected(stack: Stack, seed: int = 0) -> AsyncIterator[Ends]:
             opened_at_wall=0.0,
             listener=lambda: Listener(PROTOCOL.__eq__, lambda: [PROTOCOL]),
             on_stream=arrive.send_nowait,
+            on_refused=ends.refused.append,
         )
         started = trio.Event()
         nursery.start_soon(connection.run, started.set)

@@ -46,7 +46,7 @@ _TAKE = 256 * 1024  # one `send` takes at most this much: what then waits in the
 class MplexStream(SubStream):
     """The record of one stream."""
 
-    __slots__ = ("announced", "live", "slow_since", "unread", "used")
+    __slots__ = ("announced", "live", "slow_since", "unread")
 
     def __init__(self, stream_id: int, inbound: bool) -> None:
         super().__init__(stream_id, inbound)
@@ -54,7 +54,6 @@ class MplexStream(SubStream):
         self.live = True  # in the table of streams
         self.unread = 0
         self.slow_since: float | None = None  # over half of its buffer since then
-        self.used = False  # the application took or sent a byte
 
     @property
     def key(self) -> int:
@@ -81,7 +80,6 @@ class MplexSession:
         self._events: list[MuxEvent] = []  # of the `feed` that is running
         self._now = now
         self._out: list[Buffer] = []
-        self._resets = 0
         self._closing = False
         self._failed = False
         self._rapid = RapidReset(limits.open_rate, limits.open_burst, now)
@@ -193,9 +191,6 @@ class MplexSession:
         limits = self._limits
         if self._closing or self._inbound >= limits.max_inbound_streams:
             self.refused += 1
-            self._resets += 1
-            if self._resets > limits.max_queued_resets:
-                raise MuxerError("too many streams to refuse at once")
             self._queue(stream_id, RESET_RECEIVER)
             return
         self._streams[sub.key] = sub
@@ -261,7 +256,6 @@ class MplexSession:
         size = min(len(data), _TAKE)
         if not size:
             return 0
-        stream.used = True
         self._announce(stream)
         flag = MESSAGE_RECEIVER if stream.inbound else MESSAGE_INITIATOR
         view = data if size == len(data) <= MAX_BODY else memoryview(data)
@@ -280,7 +274,6 @@ class MplexSession:
             if stream.live:
                 raise LocalProtocolError(f"{count} bytes taken from stream {stream.id}, which held {stream.unread}")
             count = stream.unread
-        stream.used = True
         stream.unread -= count
         self._account.discharge(count)
         if stream.slow_since is not None and stream.unread <= self._limits.stream_buffer >> 1:
@@ -350,7 +343,7 @@ class MplexSession:
         """See `Muxer.take_output`."""
         out = self._out
         self._out = []
-        self.pending = self._resets = 0
+        self.pending = 0
         return out
 
     def release_all(self) -> None:

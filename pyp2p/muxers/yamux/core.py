@@ -54,7 +54,7 @@ _unpack_from = HEADER.unpack_from
 class YamuxStream(SubStream):
     """The record of one stream with its two windows."""
 
-    __slots__ = ("acknowledged", "blocked", "flags", "live", "send_window", "used", "window")
+    __slots__ = ("acknowledged", "blocked", "flags", "live", "send_window", "window")
 
     def __init__(self, stream_id: int, inbound: bool, window: ReceiveWindow, send_window: int) -> None:
         super().__init__(stream_id, inbound)
@@ -63,7 +63,6 @@ class YamuxStream(SubStream):
         self.flags = 0 if inbound else SYN  # to ride on our next frame
         self.acknowledged = False  # by us when inbound, else by the peer
         self.blocked = False  # a sender was told to wait
-        self.used = False  # the application took or sent a byte
         self.live = True  # in the table of streams
 
 
@@ -91,7 +90,6 @@ class YamuxSession:
         self._now = now
         self._out: list[Buffer] = []
         self._pongs = 0
-        self._resets = 0
         self._ping_value = 0
         self._ping_sent: float | None = None
         self._goaway_sent = False
@@ -102,7 +100,7 @@ class YamuxSession:
         self.rtt: float | None = None  # of the latest ping
         self.strays = 0  # frames for ids never opened
         self.refused = 0  # streams of the peer that were answered with RST
-        self.memory_resets = 0  # streams reset because their data could not be paid for
+        self.overruns = 0  # streams reset because their data could not be paid for
 
     # -- input
 
@@ -275,17 +273,10 @@ class YamuxSession:
 
     def _refuse(self, sid: int, code: int) -> None:
         self.refused += 1
-        self._count_reply_reset()
         self._queue(WINDOW_WORD | RST, sid, code)
 
-    def _count_reply_reset(self) -> None:
-        self._resets += 1
-        if self._resets > self._limits.max_queued_resets:
-            raise MuxerError("too many streams to refuse at once")
-
     def _cannot_pay(self, sub: YamuxStream) -> None:
-        self.memory_resets += 1
-        self._count_reply_reset()
+        self.overruns += 1
         self.reset(sub, CODE_RESOURCE_LIMIT)
         self._events.append(Reset(sub))
 
@@ -379,7 +370,6 @@ class YamuxSession:
         if not size:
             return 0
         stream.send_window = window - size
-        stream.used = True
         out = self._out
         flags = stream.flags
         stream.flags = 0
@@ -405,7 +395,6 @@ class YamuxSession:
             if stream.live:
                 raise LocalProtocolError(f"{count} bytes taken from stream {stream.id}, which held {window.unread}")
             count = window.unread
-        stream.used = True
         account = self._account
         over = window.unread - window.grown
         window.unread -= count
@@ -480,7 +469,7 @@ class YamuxSession:
         """See `Muxer.take_output`."""
         out = self._out
         self._out = []
-        self.pending = self._pongs = self._resets = 0
+        self.pending = self._pongs = 0
         return out
 
     def release_all(self) -> None:

@@ -44,7 +44,7 @@ class StaticKey:
 
 
 class Noise:
-    """The security protocol `/noise`. With `early_muxer` off it sends no muxer list and heeds none.
+    """The security protocol `/noise`. Without muxers to offer it sends no muxer list and heeds none.
 
     An identity's static key is made and signed once, for all connections (as rust- and js-libp2p do): it travels
     encrypted, and making one costs 0.04 ms. Forward secrecy rests on the ephemeral keys, fresh for each handshake.
@@ -52,8 +52,7 @@ class Noise:
 
     protocol = "/noise"
 
-    def __init__(self, early_muxer: bool = True) -> None:
-        self.early_muxer = early_muxer
+    def __init__(self) -> None:
         self._static: StaticKey | None = None
 
     def handshake(
@@ -68,7 +67,7 @@ class Noise:
         static = self._static
         if static is None or static.identity is not identity:
             static = self._static = StaticKey(identity, entropy(_KEY))
-        return NoiseHandshake(static, direction, expect, muxers if self.early_muxer else (), entropy(_KEY))
+        return NoiseHandshake(static, direction, expect, muxers, entropy(_KEY))
 
 
 class NoiseHandshake:

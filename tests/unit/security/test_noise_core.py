@@ -179,11 +179,11 @@ def test_early_muxers(ours, theirs, agreed):
 
 
 @pytest.mark.parametrize("silent", [0, 1])
-def test_early_muxer_off_sends_no_list_and_heeds_none(silent):
-    noises = [Noise(), Noise()]
-    noises[silent] = Noise(early_muxer=False)
-    dialer = noises[0].handshake(ALICE, Direction.OUTBOUND, None, [YAMUX], entropy_of(1))
-    listener = noises[1].handshake(BOB, Direction.INBOUND, None, [YAMUX], entropy_of(2))
+def test_who_offers_no_muxers_sends_no_list_and_heeds_none(silent):
+    offers = [[YAMUX], [YAMUX]]
+    offers[silent] = []
+    dialer = Noise().handshake(ALICE, Direction.OUTBOUND, None, offers[0], entropy_of(1))
+    listener = Noise().handshake(BOB, Direction.INBOUND, None, offers[1], entropy_of(2))
     sent = pump(dialer, listener)
     assert dialer.result.early_muxer is None
     assert listener.result.early_muxer is None

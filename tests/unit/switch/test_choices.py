@@ -185,14 +185,22 @@ def test_a_block_that_is_over_is_forgotten() -> None:
 
 def test_a_heartbeat_is_not_made_up_for() -> None:
     beat = Heartbeat(30, 20, now=0)
-    assert beat.look(29) is Beat.NOTHING
-    assert beat.look(500) is Beat.PING
-    assert beat.look(501) is Beat.NOTHING
+    assert beat.look(29, 0) is Beat.NOTHING
+    assert beat.look(500, 0) is Beat.PING
+    assert beat.look(501, 0) is Beat.NOTHING
     beat.answered()
-    assert beat.look(529) is Beat.NOTHING
-    assert beat.look(530) is Beat.PING
-    assert beat.look(549) is Beat.NOTHING
-    assert beat.look(550) is Beat.LOST
+    assert beat.look(529, 9) is Beat.NOTHING
+    assert beat.look(530, 9) is Beat.PING
+    assert beat.look(549, 9) is Beat.NOTHING
+    assert beat.look(550, 9) is Beat.LOST
+
+
+def test_a_peer_that_sends_anything_is_alive() -> None:
+    beat = Heartbeat(30, 20, now=0)
+    assert beat.look(30, 100) is Beat.PING
+    assert beat.look(50, 101) is Beat.NOTHING
+    assert beat.look(69, 101) is Beat.NOTHING
+    assert beat.look(70, 101) is Beat.LOST
 
 
 def test_log_lines_are_limited_and_counted(caplog) -> None:

@@ -1,4 +1,4 @@
-"""What every test gets: hypothesis profiles and a check that the test left no socket open."""
+"""What every test gets: hypothesis profiles, and a check that the test left no socket open and no switch in debt."""
 
 import gc
 import os
@@ -7,6 +7,8 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+
+from pyp2p.switch.establish import Establisher
 
 # Helper modules' asserts are checked under -O too (test modules' are anyway).
 pytest.register_assert_rewrite(
@@ -46,3 +48,20 @@ def _no_socket_left() -> Iterator[None]:
         gc.collect()  # a closed-over frame of a failed test may still hold one; a true leak stays
         leaked = _open_sockets() - before
     assert not leaked, f"{len(leaked)} sockets still open after the test"
+
+
+@pytest.fixture(autouse=True)
+def _no_switch_in_debt(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every switch of the test has given back its connections, tasks, streams, slots and memory when it is over."""
+    made: list[Establisher] = []
+    make = Establisher.__init__
+
+    def noted(self: Establisher, **options: object) -> None:
+        make(self, **options)
+        made.append(self)
+
+    monkeypatch.setattr(Establisher, "__init__", noted)
+    yield
+    for establisher in made:
+        owed = {name: count for name, count in establisher.in_use().items() if count}
+        assert not owed, f"a switch still holds {owed} after the test"

@@ -163,7 +163,12 @@ STACK = (
     Option("--key", "identity to use; made (0600) when the file is missing. Default: a fresh one", str, "FILE"),
 )
 DIAL = (
-    Option("--timeout", "total deadline. Default: 30 to connect, none for what follows", number(0.001, 1e6), "SECONDS"),
+    Option(
+        "--timeout",
+        "total deadline, --hold not counted. Default: 30 to connect, none for what follows",
+        number(0.001, 1e6),
+        "SECONDS",
+    ),
     Option("--trace", "show each step of the connection with its time", default=False),
 )
 PING = (

@@ -444,6 +444,12 @@ class Establisher:
         if not isolated:
             self._hub.refused(refusal.code, f"{detail}: {refusal}", count)
 
+    def in_use(self) -> dict[str, int]:
+        """What connections and streams hold now, by name; all zero when none is left."""
+        held = {name: count for name, count in self._limits.counters().items() if not name.startswith("refused.")}
+        streams, pushes = self._budgets.in_use, self._pushing.borrowed_tokens
+        return held | {"serving": self._serving, "streams": streams, "pushes": pushes, "memory": self._memory.used}
+
     def best(self, peer: PeerId) -> Connection | None:
         """The connection to use for new streams to `peer`: the oldest that is not about to go."""
         candidates = [p.connection for p in self.peers.get(peer, []) if p.connection.is_open]

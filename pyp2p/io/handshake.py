@@ -70,7 +70,7 @@ class Pipelined(Generic[R]):
     """Two negotiations in one flight: `first` has spoken and only waits for an answer, `then` speaks at once.
 
     Used by a dialer with a single offer: the answer to `first` is checked as a prefix of what arrives for `then`.
-    `between` is called once, when the first is done.
+    `between` is called once, when the first is done. `then_out` and `then_in` count the bytes of the second.
     """
 
     def __init__(self, first: Handshake[object], then: Handshake[R], between: Callable[[], None]) -> None:
@@ -78,6 +78,8 @@ class Pipelined(Generic[R]):
         self._then = then
         self._between = between
         self._first_open = not first.done
+        self.then_out = 0
+        self.then_in = 0
 
     @property
     def done(self) -> bool:
@@ -105,11 +107,14 @@ class Pipelined(Generic[R]):
             data = self._first.leftover
             if not data:
                 return
+        self.then_in += len(data)
         self._then.feed(data)
 
     def take_output(self) -> bytes:
         """The output of the first, then of the second."""
-        return self._first.take_output() + self._then.take_output()
+        first, then = self._first.take_output(), self._then.take_output()
+        self.then_out += len(then)
+        return first + then
 
 
 async def drive(

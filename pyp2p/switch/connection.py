@@ -94,13 +94,13 @@ class Connection:
         self.opened_at_wall = opened_at_wall
         self.identified = trio.Event()
         self.closed = trio.Event()
-        self.stats = ConnectionStats()
+        self.stats = ConnectionStats(bytes_out=len(upgraded.unsent))
         self.streams: dict[SubStream, MuxedStream] = {}
         self._raw = raw.stream
         self._channel = upgraded.channel
         self._select = upgraded.select
         self._early = upgraded.early
-        self._unsent = upgraded.unsent
+        self._unsent = upgraded.unsent  # shown by the steps of the upgrade
         self._limits = limits
         self._timeouts = timeouts
         self._listener = listener
@@ -533,10 +533,10 @@ class Connection:
         if not chunks and not self._unsent:
             return
         sealed = self._channel.seal(chunks) if chunks else b""
+        self.stats.bytes_out += len(sealed)
         if self._unsent:
             sealed = self._unsent + sealed
             self._unsent = b""
-        self.stats.bytes_out += len(sealed)
         self._writer.send(sealed)
 
     @property

@@ -21,7 +21,7 @@ from pyp2p.muxers.base import MemoryBudget, Muxer, MuxerFactory, MuxerLimits
 from pyp2p.peer.id import PeerId
 from pyp2p.peer.keys import Identity
 from pyp2p.security.base import SecureChannel, Security
-from pyp2p.trace import Stage, Trace
+from pyp2p.trace import Stage, Step, Trace
 from pyp2p.transports.base import RawConn
 
 
@@ -128,12 +128,19 @@ async def _secure(
     if raw.direction.outbound and len(names) == 1:
         name = names[0]
 
+        select_step = trace.current
+
         def between() -> None:
             trace.begin(Stage.HANDSHAKE, name, trio.current_time())
 
         handshake = offers[name].handshake(identity, raw.direction, expect, early, entropy)
         both = Pipelined(Dialer(names), handshake, between)
-        channel, leftover, unsent = await drive(both, raw.stream, trace)
+        unsent = b""
+        try:
+            channel, leftover, unsent = await drive(both, raw.stream, trace)
+        finally:
+            if trace.current is not select_step:
+                _move(select_step, trace.current, both.then_out - len(unsent), both.then_in)
         return channel, name, leftover, unsent
     select: Handshake[str] = Dialer(names) if raw.direction.outbound else Listener(offers.__contains__, lambda: names)
     name, leftover, unsent = await drive(select, raw.stream, trace)
@@ -151,7 +158,9 @@ async def _choose_muxer(
     offers = {muxer.protocol: muxer for muxer in stacks.muxers}
     names = list(offers)
     now = trio.current_time()
+    handshake = trace.current
     if channel.early_muxer is not None:
+        handshake.bytes_out += len(unsent)
         trace.begin(Stage.MUXER_SELECT, f"{channel.early_muxer} (early)", now)
         if channel.early_muxer not in offers:
             raise SecurityError("the handshake agreed to a muxer that we did not offer")
@@ -159,10 +168,20 @@ async def _choose_muxer(
     trace.begin(Stage.MUXER_SELECT, ", ".join(names), now)
     if raw.direction.outbound and len(names) == 1:
         dialer = Dialer(names)
-        unsent += channel.seal([dialer.take_output()])
-        trace.current.sent(len(unsent), now, wait=False)
-        return offers[names[0]], dialer, b"".join(channel.open(leftover)), unsent
+        proposal = channel.seal([dialer.take_output()])
+        handshake.bytes_out += len(unsent)
+        trace.current.bytes_out += len(proposal)
+        return offers[names[0]], dialer, b"".join(channel.open(leftover)), unsent + proposal
     select: Handshake[str] = Dialer(names) if raw.direction.outbound else Listener(offers.__contains__, lambda: names)
     sealed: Handshake[str] = Sealed(channel, select)
     name, early, unsent = await drive(sealed, raw.stream, trace, leftover, unsent)
+    trace.current.bytes_out += len(unsent)
     return offers[name], None, early, unsent
+
+
+def _move(before: Step, after: Step, bytes_out: int, bytes_in: int) -> None:
+    """Two steps shared flights, which `drive` counted for the first: each shows its own bytes."""
+    before.bytes_out -= bytes_out
+    before.bytes_in -= bytes_in
+    after.bytes_out += bytes_out
+    after.bytes_in += bytes_in

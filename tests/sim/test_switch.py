@@ -249,3 +249,21 @@ async def test_a_peer_with_another_key_is_refused(sim: Sim) -> None:
         [attempt] = caught.value.attempts
         assert isinstance(attempt.error, PeerIdMismatch)
         assert attempt.error.got == other.peer
+
+
+@pytest.mark.parametrize("early", [True, False])
+@simulated(seeds=(1,))
+async def test_each_step_shows_its_own_bytes_though_they_share_flights(sim: Sim, early: bool) -> None:
+    config = SwitchConfig(early_muxer=early)
+    options = {"muxers": [Yamux()], "config": config}
+    async with node(sim, "a", **options) as a, node(sim, "b", **options) as b:
+        connection = await a.connect(target(sim, "b", b))
+        steps = {step.stage: step for step in connection.trace.steps}
+        negotiated = len("\x13/multistream/1.0.0\n\x07/noise\n")
+        assert (steps[Stage.SECURITY_SELECT].bytes_out, steps[Stage.SECURITY_SELECT].bytes_in) == (negotiated,) * 2
+        assert steps[Stage.HANDSHAKE].bytes_out > 34 + 66
+        assert steps[Stage.HANDSHAKE].bytes_in > 98
+        proposal = len("\x13/multistream/1.0.0\n\x0d/yamux/1.0.0\n") + 18
+        assert steps[Stage.MUXER_SELECT].bytes_out == (0 if early else proposal)
+        syn = 1  # which counts as a byte on the link
+        assert sum(step.bytes_out for step in connection.trace.steps) == sim.net.link("a", "b").bytes - syn

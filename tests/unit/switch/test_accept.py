@@ -168,3 +168,13 @@ async def test_what_is_no_error_of_the_system_is_not_hidden(sim: Sim) -> None:
 
     with pytest.raises(KeyError):
         await Broken().run()
+
+
+@pytest.mark.parametrize("number", [errno.EBADF, errno.EINVAL, errno.ECONNABORTED])
+@simulated(seeds=(1,))
+async def test_hostile_092_an_error_that_does_not_pass_is_no_busy_loop(sim: Sim, number: int) -> None:
+    script = Script(*(failure(number) for _ in range(110)), "at last", failure(number), "again")
+    await script.run()
+    assert script.accepted == ["at last", "again"]
+    assert sum(pause > 0 for pause in script.pauses) == 11
+    assert trio.current_time() > 1

@@ -1,0 +1,116 @@
+"""Each example runs as it stands, as a program of its own, and says what its text promises."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+MAX_LINES = 70  # an example is read in one go
+
+PEER = r"12D3KooW\w+"
+EXPECTED = {
+    "echo": r"""
+        secured by /noise, multiplexed by /yamux/1\.0\.0
+        one -> one
+        two -> two
+        three -> three
+        connections: 1, round trips to connect: 3
+    """,
+    "chat": r"""
+        bob hears: hello
+        alice hears: hello to you
+        bob hears: how are you\?
+        alice hears: reading the specs
+        bob hears: \\x1b\[31mred
+        alice hears: what\?
+        bob reset the stream: the message was announced too long
+        the connection stays: 1
+    """,
+    "gater": r"""
+        a blocked peer:
+        the dialer sees: failed at identify
+        the server tells: gater\.secured, 1 time
+        a blocked network:
+        the dialer sees: failed at security_select
+        the server tells: gater\.accept, 1 time
+        more connections from one address than the limit:
+        the dialer sees: connected
+        the dialer sees: connected
+        the dialer sees: failed at security_select
+        the server tells: limit\.per_ip4, 1 time
+        a dial to a blocked network:
+        gater refused at dial: .*192\.0\.2\.1.*
+        all that was refused:
+        refused\.gater\.secured 1
+        refused\.gater\.accept 1
+        refused\.limit\.per_ip4 1
+        refused\.gater\.dial 1
+    """,
+    "events": r"""
+        ListenAddrAdded: /ip4/127\.0\.0\.1/tcp
+        Connected: inbound
+        Identified: visitor/1, serves news: False
+        Identified: visitor/1, serves news: True
+        the news: nothing new
+        Disconnected: by peer, eof
+        ListenAddrRemoved: /ip4/127\.0\.0\.1/tcp
+    """,
+    "simulate": r"""
+        connected after 0\.3\d+ s, echo 0\.1\d+ s, in the partition 8\.1\d+ s
+        the same seed, the same run: True
+        another seed, the same run: False
+    """,
+    "adopt": r"""
+        adopted: outbound, outbound-proxy, /noise
+        addresses remembered of the peer: 0
+        echo: over a socket pair
+        refused: \w+; descriptor closed: True
+    """,
+}
+
+
+def run(name: str, *arguments: str) -> list[str]:
+    """The lines that an example prints; stripped, because indentation is only for the eye."""
+    command = [sys.executable, "-W", "error", str(EXAMPLES / f"{name}.py"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (0, "")
+    return [line.strip() for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_an_example_says_what_it_promises(name: str) -> None:
+    said, promised = run(name), [line.strip() for line in EXPECTED[name].strip().splitlines()]
+    assert len(said) == len(promised), said
+    for line, pattern in zip(said, promised, strict=True):
+        assert re.fullmatch(pattern, line), (line, pattern)
+
+
+def test_the_crawler_visits_its_own_nodes_and_survives_those_that_are_not_there() -> None:
+    lines = sorted(run("crawl"))  # they come as the answers come
+    assert len(lines) == 4
+    assert re.fullmatch(r"/ip4/127\.0\.0\.1/tcp/1  failed at connect: connection refused.*", lines.pop(0))
+    found = [re.fullmatch(rf"/ip4/127\.0\.0\.1/tcp/\d+/p2p/({PEER})  ({PEER}) (.*)", line) for line in lines]
+    assert all(match is not None and match[1] == match[2] for match in found), lines
+    assert sorted(match[3] for match in found if match) == [
+        "example-node/1 serves 3 protocols",
+        "example-node/2 serves 3 protocols",
+        "example-node/3 serves 2 protocols",
+    ]
+
+
+def test_the_crawler_takes_addresses_and_judges_them() -> None:
+    assert sorted(run("crawl", "/ip4/127.0.0.1/tcp/1", "/nonsense")) == [
+        "/ip4/127.0.0.1/tcp/1  failed at connect: connection refused: nothing listens there",
+        "/nonsense  unknown protocol 'nonsense' (at position 1)",
+    ]
+
+
+def test_every_example_is_tested_and_short() -> None:
+    files = sorted(EXAMPLES.glob("*.py"))
+    assert [path.stem for path in files] == sorted([*EXPECTED, "crawl"])
+    for path in files:
+        assert len(path.read_text().splitlines()) <= MAX_LINES, path.name

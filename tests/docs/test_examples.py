@@ -1,11 +1,16 @@
-"""Each example runs as it stands, as a program of its own, and says what its text promises."""
+"""Examples run as they stand and say what they promise; the pages on limits and failures say what is true."""
 
+import ipaddress
 import re
 import subprocess
 import sys
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import pytest
+
+import pyp2p
+from pyp2p.muxers.base import MuxerLimits
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -114,3 +119,73 @@ def test_every_example_is_tested_and_short() -> None:
     assert [path.stem for path in files] == sorted([*EXPECTED, "crawl"])
     for path in files:
         assert len(path.read_text().splitlines()) <= MAX_LINES, path.name
+
+
+def masked(text: str) -> list[str]:
+    """The lines of `text` without what differs in each run: ports, peer ids, times."""
+    return [re.sub(r"12D3KooW\w+", "PEER", re.sub(r"tcp/\d{4,5}\b", "tcp/PORT", line)) for line in text.splitlines()]
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
+
+
+def run_program(program: str) -> str:
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def rows(*headings: str) -> dict[str, str]:
+    """The tables under these headings of docs/limits.md: the default of each field, as it is written."""
+    page = (ROOT / "docs/limits.md").read_text()
+    found: dict[str, str] = {}
+    for heading in headings:
+        section = page.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+        for name, default in re.findall(r"^\| `(\w+)` \| (.*?) \|", section, re.MULTILINE):
+            assert name not in found, f"{name} is there twice"
+            found[name] = default
+    return found
+
+
+def value(text: str) -> object:
+    """What a default in the page stands for."""
+    number = re.fullmatch(r"([\d.,]+)(?: (KiB|MiB|s|/s))?", text)
+    if number is not None:
+        return float(number[1].replace(",", "")) * {"KiB": 1 << 10, "MiB": 1 << 20}.get(number[2], 1)
+    return () if text == "none" else tuple(ipaddress.ip_network(part) for part in text.split(", "))
+
+
+@pytest.mark.parametrize(
+    ("config", "headings"),
+    [
+        (pyp2p.Limits(), ("Limits: connections", "Limits: streams and memory", "Limits: dialling")),
+        (MuxerLimits(), ("Muxer limits",)),
+        (pyp2p.Timeouts(), ("Timeouts",)),
+        (pyp2p.Backoff(), ("Backoff",)),
+    ],
+    ids=lambda value: type(value).__name__ if is_dataclass(value) else "",
+)
+def test_the_page_of_limits_has_every_field_with_its_default(config: object, headings: tuple[str, ...]) -> None:
+    told = rows(*headings)
+    real = {field.name: getattr(config, field.name) for field in fields(config)}
+    assert sorted(told) == sorted(real)
+    for name, default in real.items():
+        if not is_dataclass(default):
+            assert value(told[name]) == default, name
+
+
+def test_the_page_of_limits_names_no_refusal_that_does_not_exist() -> None:
+    page = (ROOT / "docs/limits.md").read_text()
+    source = "".join(path.read_text() for path in (ROOT / "pyp2p").glob("switch/*.py"))
+    for name in sorted(set(re.findall(r"\blimit\.([a-z_0-9]+)`", page)) - {"x"}):
+        assert f'"{name}"' in source, name
+
+
+def test_the_programs_in_the_page_of_limits_run_and_say_what_is_shown() -> None:
+    change, see = blocks("limits.md", "python")
+    assert run_program(change) == ""
+    (shown,) = blocks("limits.md", "text")
+    said = masked(run_program(see))
+    for line in masked(shown):
+        assert line in said

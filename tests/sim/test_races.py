@@ -1,16 +1,19 @@
 """What several switches do at the same time: both dial, all dial, one stops, one is cancelled at any moment."""
 
+from contextlib import suppress
+
 import pytest
 import trio
 
 from pyp2p.errors import DialFailed
+from pyp2p.switch.config import Limits, SwitchConfig
 from pyp2p.testing import LeakCheck, LinkQuality, Sim, simulated
 from tests.sim.test_switch import SLOW, target
 from tests.switch.support import ECHO, node
 
 
 @simulated(seeds=range(1, 6))
-async def test_both_dial_at_once_and_one_connection_stays(sim: Sim) -> None:
+async def test_hostile_096_both_dial_at_once_and_one_connection_stays(sim: Sim) -> None:
     sim.net.quality = LinkQuality(latency=0.1, jitter=0.05)
     async with node(sim, "a") as a, node(sim, "b") as b:
 
@@ -30,7 +33,7 @@ async def test_both_dial_at_once_and_one_connection_stays(sim: Sim) -> None:
 
 
 @simulated()
-async def test_a_hundred_callers_share_one_dial(sim: Sim) -> None:
+async def test_hostile_096_a_hundred_callers_share_one_dial(sim: Sim) -> None:
     sim.net.quality = SLOW
     async with node(sim, "a") as a, node(sim, "b") as b:
         found = []
@@ -144,3 +147,27 @@ async def test_a_ring_of_switches_over_bad_links_and_a_partition(sim: Sim) -> No
             sim.net.heal()
         assert received == 5000 * len(names)
         nursery.cancel_scope.cancel()
+
+
+@simulated(seeds=(1,))
+async def test_hostile_096_one_peer_that_dials_fifty_times_gets_its_share(sim: Sim) -> None:
+    limits = Limits(per_peer=8, per_ip4=100, ip_burst=100)
+    free = SwitchConfig(limits=Limits(per_peer=100))
+    async with node(sim, "b", config=SwitchConfig(limits=limits)) as b, node(sim, "a", config=free) as a:
+        inside = []
+
+        async def dial() -> None:
+            with suppress(DialFailed, trio.BrokenResourceError):
+                connection = await a.connect(target(sim, "b", b), isolated=True)
+                async with await connection.open_stream(ECHO) as stream:
+                    await stream.send_all(b"hello")
+                    inside.append(await stream.receive_some())
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(50):
+                nursery.start_soon(dial)
+        assert inside == [b"hello"] * 8
+        assert b.counters["connections"] == 8
+        assert b.counters["refused.limit.per_peer"] == 42
+        async with node(sim, "c") as c:
+            await c.connect(target(sim, "b", b))

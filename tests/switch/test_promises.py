@@ -35,7 +35,7 @@ from tests.switch.support import ECHO, echoes, node, pair, until
 
 
 @simulated(seeds=(1,))
-async def test_a_dial_to_ourselves_is_refused_in_every_form(sim: Sim) -> None:
+async def test_hostile_096_a_dial_to_ourselves_is_refused_in_every_form(sim: Sim) -> None:
     async with pair(sim) as (a, _):
         for target in (a.peer, a.multiaddrs[0]):
             with pytest.raises(DialSelf):
@@ -46,7 +46,7 @@ async def test_a_dial_to_ourselves_is_refused_in_every_form(sim: Sim) -> None:
 
 
 @simulated(seeds=(1,))
-async def test_we_are_recognised_behind_another_address(sim: Sim) -> None:
+async def test_hostile_096_we_are_recognised_behind_another_address(sim: Sim) -> None:
     async with node(sim, "a") as a:
         near, far = trio.testing.memory_stream_pair()
         met = []

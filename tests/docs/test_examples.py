@@ -1,15 +1,21 @@
 """Examples run as they stand and say what they promise; the pages on limits and failures say what is true."""
 
 import ipaddress
+import json
+import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import pytest
 
 import pyp2p
+from pyp2p.cli.failure import STAGE_CODES, WRONG_PEER
+from pyp2p.cli.options import BEHAVIOURS, DELAYED
 from pyp2p.muxers.base import MuxerLimits
 
 ROOT = Path(__file__).parents[2]
@@ -189,3 +195,115 @@ def test_the_programs_in_the_page_of_limits_run_and_say_what_is_shown() -> None:
     said = masked(run_program(see))
     for line in masked(shown):
         assert line in said
+
+
+# --- docs/debug-a-dial.md
+
+COMMAND = [sys.executable, "-m", "pyp2p"]
+PLAIN = {name: text for name, text in os.environ.items() if not name.startswith(("PYP2P_", "FORCE_COLOR"))}
+
+
+def command(*arguments: str) -> tuple[int, str]:
+    """Exit code and output of a command, what it says on standard error last."""
+    done = subprocess.run(
+        [*COMMAND, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=ROOT,
+        env=PLAIN | {"COLUMNS": "80"},
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@contextmanager
+def listening(*arguments: str) -> Iterator[str]:
+    """The address (without id) of a `pyp2p listen` that runs for the length of the block."""
+    with subprocess.Popen(
+        [*COMMAND, "listen", "--seed", "1", "--json", *arguments],
+        stdin=subprocess.PIPE,  # its end ends the listener
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=PLAIN,
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            yield json.loads(process.stdout.readline())["addresses"][0].partition("/p2p/")[0]
+        finally:
+            process.stdin.close()
+            process.stdout.read()
+
+
+def steps(text: str) -> list[list[str]]:
+    """The cells of a trace without times and ports, and without the bytes of identify: it depends on who asks first."""
+    found = []
+    for line in text.partition("step  ")[2].partition("\n\n")[0].splitlines()[1:]:
+        cells = re.sub(r"tcp/\d+", "tcp/PORT", re.sub(r" \d+\.\d\b", " T", line)).split()
+        found.append(cells[:-2] if cells[0] == "identify" else cells)
+    return found
+
+
+def shown(start: str) -> str:
+    """The text block of the page that begins so."""
+    (block,) = [block for block in blocks("debug-a-dial.md", "text") if block.startswith(start)]
+    return block.partition("\n")[2] if start.startswith("$") else block
+
+
+def test_the_stages_in_the_page_are_those_of_a_dial_with_their_exit_codes() -> None:
+    page = (ROOT / "docs/debug-a-dial.md").read_text()
+    told = re.findall(r"^\| `(\w+)` \| [^|]* \| (\d+)(?:; (\d+) .*)? \|$", page, re.MULTILINE)
+    assert [(name, int(code)) for name, code, _ in told] == [(s.value, STAGE_CODES[s]) for s in pyp2p.Stage]
+    assert [int(other) for _, _, other in told if other] == [WRONG_PEER]
+
+
+def test_the_refused_dial_in_the_page_is_real() -> None:
+    code, said = command("identify", "/ip4/127.0.0.1/tcp/1")
+    assert (code, said) == (11, shown("$ pyp2p identify /ip4/127.0.0.1/tcp/1\n"))
+
+
+def test_the_trace_in_the_page_is_real() -> None:
+    with listening() as address:
+        code, said = command("identify", address, "--trace")
+    assert code == 0
+    real = steps(said)
+    assert len(real) == 7 and real == steps(shown("step"))
+
+
+def test_the_failed_trace_in_the_page_is_real() -> None:
+    with listening("--muxer", "mplex") as address:
+        code, said = command("identify", address, "--muxer", "yamux", "--trace")
+    assert code == 14
+    page = shown("$ pyp2p identify 127.0.0.1:4006")
+    real = steps(said)
+    assert len(real) == 7 and real == steps(page)
+    unwrapped = " ".join(said.partition("\n\n")[2].split())  # where lines break depends on the length of the port
+    assert masked(unwrapped) == masked(" ".join(page.partition("\n\n")[2].split()))
+
+
+def test_the_programs_about_failures_run_and_say_what_is_shown() -> None:
+    attempts, force, misbehaving = blocks("debug-a-dial.md", "python")
+    said, page = (re.sub(r"in [\d.]+ s", "in T s", text) for text in (run_program(attempts), shown("connect NoAddr")))
+    assert said == page
+    assert run_program(f"import pyp2p\n{force}") == ""
+    assert run_program(misbehaving) == shown("handshake: a handshake message")
+
+
+def test_the_json_in_the_page_is_real() -> None:
+    code, said = command("identify", "/ip4/127.0.0.1/tcp/1", "--json")
+    real, told = json.loads(said), json.loads(shown("$ pyp2p identify /ip4/127.0.0.1/tcp/1 --json"))
+    for line in (real, told):
+        for step in line["attempts"][0]["trace"]:
+            step["ms"] = 0
+    assert code == 11 and real == told
+
+
+def test_the_page_names_what_listen_can_do_wrong_and_loggers_that_exist() -> None:
+    page = (ROOT / "docs/debug-a-dial.md").read_text()
+    delays = page.partition("`--delay` knows")[2].partition("\n")[0]
+    assert set(DELAYED) <= set(re.findall(r"`(\w+)`", delays))
+    assert all(re.search(rf"\b{behaviour}\b", page) for behaviour in BEHAVIOURS)
+    source = "".join(path.read_text() for path in (ROOT / "pyp2p").rglob("*.py"))
+    loggers = re.findall(r"^\| `(pyp2p\.\w+)` \|", page, re.MULTILINE)
+    assert loggers and all(f'getLogger("{name}")' in source for name in loggers)

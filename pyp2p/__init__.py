@@ -60,6 +60,7 @@ _PLACES = dict.fromkeys(_ERRORS, "pyp2p.errors") | {
     "Identity": "pyp2p.peer.keys",
     "KeyType": "pyp2p.peer.keys",
     "Limits": "pyp2p.switch.config",
+    "MuxerLimits": "pyp2p.muxers.base",
     "ListenAddrAdded": "pyp2p.switch.events",
     "ListenAddrRemoved": "pyp2p.switch.events",
     "Memory": "pyp2p.transports.memory",

@@ -33,6 +33,7 @@ from pyp2p.errors import (
     WireError,
 )
 from pyp2p.io.handshake import Direction
+from pyp2p.muxers.base import MuxerLimits
 from pyp2p.muxers.mplex import Mplex
 from pyp2p.muxers.yamux import Yamux
 from pyp2p.peer.address import AddressKind, parse_multiaddr
@@ -91,6 +92,7 @@ __all__ = [
     "MultistreamError",
     "MuxedStream",
     "MuxerError",
+    "MuxerLimits",
     "NoAddresses",
     "NoCommonProtocol",
     "Noise",

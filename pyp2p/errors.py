@@ -24,6 +24,13 @@ def printable(text: str | bytes, limit: int = _SHOWN) -> str:
     return escaped if len(shown) <= limit else escaped + "..."
 
 
+def describe(error: BaseException, limit: int = 300) -> str:
+    """An error as one line for a log. Its text holds remote words escaped already: what is printable stays as it is."""
+    text = f"{type(error).__name__}: {error}"
+    shown = "".join(c if " " <= c <= "~" else c.encode("unicode_escape").decode("ascii") for c in text[:limit])
+    return shown if len(text) <= limit else shown + "..."
+
+
 class P2PError(Exception):
     """Base of every error that pyp2p raises on purpose."""
 
@@ -206,11 +213,8 @@ class DialFailed(P2PError):
     def __init__(self, peer: object | None, attempts: Sequence[Attempt]) -> None:
         self.peer = peer
         self.attempts = list(attempts)
-        lines = [f"  {a.address}: at {a.stage.value}: {a.reason}" for a in self.attempts]
-        whom = "peer" if peer is None else str(peer)
-        count = sum(not isinstance(attempt.error, NotTried) for attempt in self.attempts)
-        tried = "1 address" if count == 1 else f"{count} addresses"
-        super().__init__("\n".join([f"could not connect to {whom}: tried {tried}", *lines]))
+        lines = [f"  {a.address + ': ' if a.address else ''}at {a.stage.value}: {a.reason}" for a in self.attempts]
+        super().__init__("\n".join([f"could not connect to {'peer' if peer is None else peer}", *lines]))
 
     @property
     def furthest(self) -> Attempt | None:

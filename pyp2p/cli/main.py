@@ -35,7 +35,7 @@ pyp2p speaks libp2p: it connects to nodes and shows what happens.
 """
 ENVIRONMENT = """\
 Every option can be set by an environment variable: --timeout by PYP2P_TIMEOUT (yes or no for switches, spaces between
-repeated values). PYP2P_LOG=noise=debug,*=info chooses logs; NO_COLOR and FORCE_COLOR are heeded.
+repeated values). PYP2P_LOG=switch=debug,*=info chooses logs; NO_COLOR and FORCE_COLOR are heeded.
 
 exit codes: 0 ok, 2 usage, 10 resolve, 11 connect, 12 security, 13 wrong peer id, 14 muxer, 15 protocol, 16 timeout,
 17 refused by our own limits, 130 interrupted

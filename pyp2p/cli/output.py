@@ -154,7 +154,7 @@ class _LogHandler(logging.StreamHandler[TextIO]):
 
 
 def configure_logs(verbose: int, rules: str) -> None:
-    """Logs of `pyp2p.*` on standard error: `verbose` 0 warnings, 1 info, 2 debug; `rules` like `noise=debug,*=info`.
+    """Logs of `pyp2p.*` on standard error: `verbose` 0 warnings, 1 info, 2 debug; `rules` like `switch=debug,*=info`.
 
     Raises `UsageError` for rules that make no sense.
     """

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, fields
 
 from pyp2p.muxers.base import MuxerLimits
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+# Where zero would be no limit that anybody means but a node that cannot work.
+_NEEDED = (
+    *("connections", "per_peer", "ip_burst", "streams_per_connection", "write_backlog", "event_queue"),
+    *("dial_addresses", "dial_peers", "entries", "factor"),
+)
 
 LOOPBACK: tuple[IPNetwork, ...] = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
 
@@ -42,6 +49,19 @@ class Limits:
     listeners: int = 64
     muxer: MuxerLimits = field(default_factory=MuxerLimits)
 
+    def __post_init__(self) -> None:
+        """Raise `ValueError` that names the field of a limit that can never be reached, or that lets nobody in."""
+        _check_numbers("limits", self)
+        _check_numbers("limits.muxer", self.muxer)
+        for small, large in (
+            ("inbound", "connections"),
+            ("per_peer", "connections"),
+            ("memory_per_connection", "memory"),
+            ("unnegotiated_streams", "streams_per_connection"),
+        ):
+            if getattr(self, small) > getattr(self, large):
+                raise ValueError(f"limits.{small} must not exceed limits.{large}")
+
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
@@ -63,6 +83,10 @@ class Timeouts:
     heartbeat_timeout: float = 20.0
     idle_duplicate: float = 30.0  # a second connection to the same peer is closed when idle that long
 
+    def __post_init__(self) -> None:
+        """Raise `ValueError` that names a deadline that is negative or no number; infinity waits for ever."""
+        _check_numbers("timeouts", self)
+
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
@@ -73,6 +97,12 @@ class Backoff:
     cap: float = 300.0
     jitter: float = 0.2
     entries: int = 10_000  # addresses remembered: a list of dead addresses must not grow us
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` that names the field that makes no sense."""
+        _check_numbers("backoff", self)
+        if not (self.jitter < 1 and math.isfinite(self.cap)):
+            raise ValueError("backoff.jitter must be below 1 and backoff.cap finite")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,3 +119,11 @@ class SwitchConfig:
     heartbeat: bool = True
     early_muxer: bool = True  # offer our muxers inside the security handshake
     perf: bool = False  # serve /perf/1.0.0: off by default, it is an amplifier
+
+
+def _check_numbers(name: str, config: Limits | Timeouts | Backoff | MuxerLimits) -> None:
+    for entry in fields(config):
+        value = getattr(config, entry.name)
+        least = 1 if entry.name in _NEEDED else 0
+        if isinstance(value, (int, float)) and not value >= least:
+            raise ValueError(f"{name}.{entry.name} must be at least {least}")

@@ -133,6 +133,7 @@ class Connector:
     async def _dial(self, target: Target) -> Connection:
         peering, ticket = await self._outbound.dial(target)
         over = await self._establisher.settle(peering, ticket)
+        self._outbound.settled(target, peering.connection, over)
         if over is None:
             return peering.connection
         raise _failure(target, peering.connection, over)

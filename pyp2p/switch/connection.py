@@ -8,7 +8,6 @@ their answers share a frame. Timers are one `tick` a second for all connections,
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
@@ -38,8 +37,6 @@ from pyp2p.switch.stream import MuxedStream
 from pyp2p.switch.upgrade import Upgraded
 from pyp2p.switch.writer import Writer
 from pyp2p.trace import Stage
-
-logger = logging.getLogger("pyp2p.connection")
 
 AGENT_PREFIX = "pyp2p/"  # of peers that are of our kind
 _YIELDS = 3  # scheduler turns that woken tasks get: a handler starts in one, reads in one, answers in one

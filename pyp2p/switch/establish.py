@@ -22,6 +22,7 @@ from pyp2p.errors import (
     P2PError,
     Refused,
     StageTimeout,
+    describe,
     printable,
 )
 from pyp2p.identify.service import IDENTIFY_PROTOCOL, PUSH_CONCURRENCY, PUSH_PROTOCOL, Identify
@@ -286,7 +287,7 @@ class Establisher:
             if service.peer_disconnected is not None:
                 error = call_guarded(service.peer_disconnected, connection, reason)
                 if error is not None:
-                    logger.error("service failed name=%s error=%s", service.name, printable(repr(error), 300))
+                    logger.error("service failed name=%s error=%s", service.name, describe(error))
         logger.info(
             "disconnected peer=%s id=%s by=%s reason=%s", connection.peer, connection.id, reason.by, reason.code
         )

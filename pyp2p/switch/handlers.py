@@ -13,7 +13,7 @@ from typing import ParamSpec
 
 import trio
 
-from pyp2p.errors import P2PError, printable
+from pyp2p.errors import P2PError, describe, printable
 from pyp2p.multistream.wire import encode_line
 from pyp2p.switch.connection import Connection
 from pyp2p.switch.facts import CloseReason
@@ -121,7 +121,7 @@ async def run_handler(stream: MuxedStream, handler: Handler) -> None:
             "handler failed peer=%s protocol=%s error=%s",
             stream.peer,
             printable(stream.protocol),
-            printable(f"{type(error).__name__}: {error}", 300),
+            describe(error),
         )
         logger.debug("handler traceback", exc_info=error)
     else:
@@ -142,7 +142,7 @@ async def run_connection(connection: Connection, started: Callable[[], None]) ->
             "connection failed peer=%s id=%s error=%s",
             connection.peer,
             connection.id,
-            printable(f"{type(error).__name__}: {error}", 300),
+            describe(error),
         )
         logger.debug("connection traceback", exc_info=error)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 from collections import Counter, OrderedDict
 from collections.abc import Hashable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TypeVar
 
 from pyp2p.errors import LimitExceeded, LocalProtocolError, Refused
@@ -23,11 +23,6 @@ IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _MAX_BUCKETS = 8192  # addresses whose rate is remembered: a flood from many addresses must not grow us
 _MAX_CODES = 256  # kinds of refusals that are counted apart
-# Where zero would be no limit that anybody means but a node that cannot work.
-_NEEDED = (
-    *("connections", "per_peer", "ip_burst", "streams_per_connection", "write_backlog", "event_queue"),
-    *("dial_addresses", "dial_peers"),
-)
 
 
 class Ticket:
@@ -55,10 +50,9 @@ class Ticket:
 
 
 class ConnectionLimits:
-    """Counts connections against `Limits`. Raises `ValueError` that names the field for limits that make no sense."""
+    """Counts connections against `Limits`."""
 
     def __init__(self, limits: Limits) -> None:
-        _check(limits)
         self._limits = limits
         self._bounds = {"per_ip4": limits.per_ip4, "per_ip6_56": limits.per_ip6_56, "per_ip6_48": limits.per_ip6_48}
         self._pending = {True: 0, False: 0}
@@ -213,20 +207,3 @@ def _keys(address: IPAddress) -> list[tuple[str, str]]:
         (name, str(ipaddress.ip_network((address, length), strict=False)))
         for name, length in (("per_ip6_56", 56), ("per_ip6_48", 48))
     ]
-
-
-def _check(limits: Limits) -> None:
-    """A limit that can never be reached, or that lets nobody in, is a mistake to be told at the start."""
-    for field in fields(limits):
-        value = getattr(limits, field.name)
-        least = 1 if field.name in _NEEDED else 0
-        if isinstance(value, (int, float)) and not value >= least:
-            raise ValueError(f"limits.{field.name} must be at least {least}")
-    for small, large in (
-        ("inbound", "connections"),
-        ("per_peer", "connections"),
-        ("memory_per_connection", "memory"),
-        ("unnegotiated_streams", "streams_per_connection"),
-    ):
-        if getattr(limits, small) > getattr(limits, large):
-            raise ValueError(f"limits.{small} must not exceed limits.{large}")

@@ -6,6 +6,7 @@ of steps and the bookkeeping of attempts.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -13,6 +14,7 @@ import trio
 from multiaddr import Multiaddr
 
 from pyp2p.errors import (
+    AdmissionRefused,
     Attempt,
     BackingOff,
     ConnectFailed,
@@ -27,11 +29,14 @@ from pyp2p.errors import (
     Refused,
     ResolveError,
     StageTimeout,
+    Stopping,
+    describe,
 )
 from pyp2p.peer.address import AddressKind, split_peer, text
 from pyp2p.peer.id import PeerId
 from pyp2p.switch.backoff import DialBackoff
 from pyp2p.switch.config import SwitchConfig
+from pyp2p.switch.connection import Connection
 from pyp2p.switch.dialing import hedge
 from pyp2p.switch.establish import Establisher, Peering
 from pyp2p.switch.gater import ConnectionGater
@@ -40,6 +45,8 @@ from pyp2p.switch.ranking import dialable_claim, rank
 from pyp2p.trace import Stage, Step, Trace
 from pyp2p.transports.base import Transport
 from pyp2p.transports.dns import Resolver, needs_resolving, resolve_all
+
+logger = logging.getLogger("pyp2p.switch")
 
 _Try = Callable[[Multiaddr], Awaitable[tuple[Peering, Ticket] | None]]
 
@@ -218,21 +225,35 @@ class Outbound:
         except (P2PError, OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             trace.finish(trio.current_time())
             run.failed(name, trace.stage if began else Stage.CONNECT, error, trace)
+            logger.debug("attempt failed addr=%s stage=%s error=%s", name, trace.stage.value, describe(error))
             self._note_refusal(target, name, error)
-            if not (target.isolated or isinstance(error, (LimitExceeded, NotAllowed))):  # our no is no fault of its
-                mismatch = isinstance(error, PeerIdMismatch)
-                self._backoff.failed(_backoff_key(name, target.peer) if mismatch else name, trio.current_time())
+            self._back_off(target, name, error)
             return None
         except trio.Cancelled:
+            trace.finish(trio.current_time())
             run.failed(name, trace.stage, StageTimeout(trace.stage, self._config.timeouts.dial), trace)
             raise
-        self._backoff.succeeded(name)
+        logger.debug("upgraded addr=%s peer=%s", name, peering.connection.peer)
         return peering, ticket
+
+    def settled(self, target: Target, connection: Connection, error: Exception | None) -> None:
+        """What became of the connection that `dial` made: one that the peer ends before it is in use is a failure."""
+        name = text(connection.remote)
+        if error is None:
+            self._backoff.succeeded(name)
+        elif connection.reason is not None and connection.reason.by != "us":
+            self._back_off(target, name, error)
+
+    def _back_off(self, target: Target, name: str, error: Exception) -> None:
+        if not (target.isolated or isinstance(error, (LimitExceeded, NotAllowed, AdmissionRefused, Stopping))):
+            mismatch = isinstance(error, PeerIdMismatch)  # our own no, above, is no fault of the address
+            self._backoff.failed(_backoff_key(name, target.peer) if mismatch else name, trio.current_time())
 
     async def _connect(self, target: Target, address: Multiaddr, ticket: Ticket, trace: Trace) -> Peering:
         transport = self._transport(address)
         if transport is None:
             raise NoAddresses("no transport handles this address")
+        logger.debug("dialling addr=%s", text(address))
         step = trace.begin(Stage.CONNECT, text(address), trio.current_time())
         step.waits += 1
         seconds = self._config.timeouts.dial_address

@@ -18,6 +18,7 @@ from pyp2p.errors import (
     NotAllowed,
     Refused,
     Stopping,
+    describe,
     printable,
 )
 from pyp2p.identify.service import IDENTIFY_PROTOCOL, PUSH_PROTOCOL, Identify
@@ -268,7 +269,7 @@ class Switch:
             return
         if isinstance(error, Refused):
             self._establisher.refused(error, text(raw.remote))
-        reason = printable(f"{type(error).__name__}: {error}", 300)
+        reason = describe(error)
         self._failures.log(trio.current_time(), "refused addr=%s reason=%s", text(raw.remote), reason)
         self._nursery.start_soon(trio.aclose_forcefully, raw.stream)
 
@@ -299,7 +300,7 @@ class Switch:
             "upgrade failed addr=%s stage=%s error=%s",
             text(raw.remote),
             trace.stage.value,
-            printable(f"{type(error).__name__}: {error}", 300),
+            describe(error),
         )
 
     # --- connecting

@@ -14,7 +14,7 @@ from typing import Generic
 
 import trio
 
-from pyp2p.errors import SecurityError
+from pyp2p.errors import MultistreamError, NoCommonProtocol, SecurityError
 from pyp2p.io.handshake import Handshake, Pipelined, R, drive
 from pyp2p.multistream.core import Dialer, Listener
 from pyp2p.muxers.base import MemoryBudget, Muxer, MuxerFactory, MuxerLimits
@@ -172,9 +172,21 @@ async def _choose_muxer(
         handshake.bytes_out += len(unsent)
         trace.current.bytes_out += len(proposal)
         return offers[names[0]], dialer, b"".join(channel.open(leftover)), unsent + proposal
-    select: Handshake[str] = Dialer(names) if raw.direction.outbound else Listener(offers.__contains__, lambda: names)
+    declined: list[str] = []
+
+    def speaks(name: str) -> bool:
+        if name not in offers:
+            declined.append(name)
+        return name in offers
+
+    select: Handshake[str] = Dialer(names) if raw.direction.outbound else Listener(speaks, lambda: names)
     sealed: Handshake[str] = Sealed(channel, select)
-    name, early, unsent = await drive(sealed, raw.stream, trace, leftover, unsent)
+    try:
+        name, early, unsent = await drive(sealed, raw.stream, trace, leftover, unsent)
+    except MultistreamError as error:
+        if declined:  # an optimistic peer went on in the muxer that it had proposed: a disagreement, no violation
+            raise NoCommonProtocol(declined, "the peer proposed it, we declined") from error
+        raise
     trace.current.bytes_out += len(unsent)
     return offers[name], None, early, unsent
 

@@ -5,6 +5,7 @@ import trio
 import trio.testing
 
 from pyp2p.errors import (
+    BackingOff,
     ConnectFailed,
     DialFailed,
     DialSelf,
@@ -26,7 +27,7 @@ from pyp2p.peer.keys import Identity
 from pyp2p.peer.store import Source
 from pyp2p.security.noise import Noise
 from pyp2p.security.plaintext import Plaintext
-from pyp2p.switch.config import SwitchConfig, Timeouts
+from pyp2p.switch.config import Limits, SwitchConfig, Timeouts
 from pyp2p.switch.stream import MuxedStream
 from pyp2p.testing import LinkQuality, Misbehaviour, Sim, misbehave, simulated
 from pyp2p.trace import Stage
@@ -342,7 +343,6 @@ async def test_a_dial_has_one_deadline_for_all_its_addresses(sim: Sim) -> None:
         assert sorted(attempt.address for attempt in caught.value.attempts) == sorted(dead)
         assert all(isinstance(attempt.error, NotTried) for attempt in rest)
         assert caught.value.furthest in begun
-        assert "tried 12 addresses" in str(caught.value)
         assert not any(in_use(a).values())
 
 
@@ -418,3 +418,28 @@ async def test_a_push_that_comes_before_identify_is_over_is_not_lost(sim: Sim) -
             await stream.send_all(b"".join(described))
             await stream.send_eof()
         await until(lambda: connecting[0].info.protocols == ("/pushed/1",))
+
+
+@simulated(seeds=(1,))
+async def test_a_dialler_that_goes_on_in_a_muxer_we_declined_is_a_disagreement_in_our_log_too(sim: Sim, caplog) -> None:
+    late = SwitchConfig(early_muxer=False)
+    caplog.set_level("INFO", "pyp2p.switch")
+    async with pair(sim, {"muxers": [Mplex()], "config": late}, {"muxers": [Yamux()], "config": late}) as (a, b):
+        with pytest.raises(DialFailed):
+            await a.connect(b.multiaddrs[0])
+        await until(lambda: not any(in_use(b).values()))
+    (line,) = [record.getMessage() for record in caplog.records if "upgrade failed" in record.getMessage()]
+    assert "NoCommonProtocol" in line
+    assert "/mplex/6.7.0" in line
+
+
+@simulated(seeds=(1,))
+async def test_a_peer_that_hangs_up_before_we_use_the_connection_is_left_alone_for_a_while(sim: Sim) -> None:
+    async with pair(sim, b={"config": SwitchConfig(limits=Limits(per_peer=1))}) as (a, b):
+        await a.connect(b.multiaddrs[0], isolated=True)  # takes its only place
+        with pytest.raises(DialFailed) as caught:
+            await a.connect(b.multiaddrs[0])
+        assert not isinstance(caught.value.attempts[0].error, BackingOff)
+        with pytest.raises(DialFailed) as caught:
+            await a.connect(b.multiaddrs[0])
+        assert isinstance(caught.value.attempts[0].error, BackingOff)

@@ -24,6 +24,7 @@ from pyp2p.errors import (
     RemoteError,
     SecurityError,
     StageTimeout,
+    describe,
     printable,
 )
 from pyp2p.trace import Stage, Trace
@@ -146,11 +147,11 @@ def test_a_failed_dial_lists_every_address() -> None:
         ],
     )
     assert str(failed).splitlines() == [
-        "could not connect to 12D3: tried 2 addresses",
+        "could not connect to 12D3",
         "  /ip4/1.2.3.4/tcp/1: at connect: refused",
         "  /ip4/1.2.3.5/tcp/1: at handshake: ConnectionResetError",
     ]
-    assert str(DialFailed(None, failed.attempts[:1])).startswith("could not connect to peer: tried 1 address\n")
+    assert str(DialFailed(None, failed.attempts[:1])).startswith("could not connect to peer\n")
 
 
 def test_the_furthest_attempt_is_the_newest_of_those_that_came_as_far() -> None:
@@ -167,3 +168,9 @@ def test_a_failed_dial_keeps_its_own_list() -> None:
     failed = DialFailed(None, attempts)
     attempts.clear()
     assert len(failed.attempts) == 1
+
+
+def test_an_error_in_a_log_line_is_escaped_once() -> None:
+    assert describe(RemoteError(printable("GET /\n"))) == "RemoteError: GET /\\n"
+    assert describe(KeyError("\x1b[2J\n")) == "KeyError: '\\x1b[2J\\n'"
+    assert describe(ValueError("é\x1b" + "x" * 1000)) == "ValueError: \\xe9\\x1b" + "x" * 286 + "..."

@@ -1,14 +1,16 @@
 """Limits of connections and streams: every refusal named, every counter back where it was."""
 
 import ipaddress
+import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pyp2p.errors import LimitExceeded, LocalProtocolError
+from pyp2p.muxers.base import MuxerLimits
 from pyp2p.peer.id import PeerId
-from pyp2p.switch.config import Limits
+from pyp2p.switch.config import Backoff, Limits, Timeouts
 from pyp2p.switch.limits import Budget, ConnectionLimits, StreamBudgets
 
 IP = ipaddress.ip_address
@@ -118,7 +120,7 @@ def test_the_table_of_rates_is_bounded() -> None:
 )
 def test_limits_that_make_no_sense_are_told_at_the_start(wrong: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        ConnectionLimits(Limits(**wrong))
+        Limits(**wrong)
 
 
 def test_a_ticket_is_bound_once_and_not_after_its_release() -> None:
@@ -178,3 +180,21 @@ def test_stream_budgets() -> None:
     for peer, name in ((ANNE, "/x"), (ANNE, "/x"), (BOB, "/x"), (BOB, "/y")):
         budgets.release(peer, name)
     assert budgets.in_use == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "field"),
+    [
+        (lambda: Timeouts(upgrade=-1), "timeouts.upgrade"),
+        (lambda: Timeouts(dial=math.nan), "timeouts.dial"),
+        (lambda: Backoff(entries=0), "backoff.entries"),
+        (lambda: Backoff(factor=0.5), "backoff.factor"),
+        (lambda: Backoff(jitter=1), "backoff.jitter"),
+        (lambda: Backoff(cap=math.inf), "backoff.cap"),
+        (lambda: Limits(muxer=MuxerLimits(max_inbound_streams=-5)), "limits.muxer.max_inbound_streams"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_numbers_that_make_no_sense_are_told_at_once(make, field: str) -> None:
+    with pytest.raises(ValueError, match=field):
+        make()

@@ -2,7 +2,10 @@
 
 import sys
 
-from pyp2p.cli.main import main
+try:
+    from pyp2p.cli.main import main
 
-if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+except KeyboardInterrupt:  # before the command could take care of it
+    code = 130
+sys.exit(code)

@@ -19,7 +19,13 @@ _SHOWN = 128  # characters of remote text that an error or a log line repeats
 def printable(text: str | bytes, limit: int = _SHOWN) -> str:
     """Remote text made safe for a terminal or a log: control, bidi and non-ASCII characters escaped, cut at `limit`."""
     head = text[: limit + 1]
-    shown = head.decode("utf-8", "backslashreplace") if isinstance(head, bytes) else head
+    if isinstance(head, bytes):
+        try:
+            shown = head.decode("utf-8")
+        except UnicodeDecodeError:
+            shown = head.decode("latin-1")
+    else:
+        shown = head
     escaped = shown[:limit].encode("unicode_escape").decode("ascii")
     return escaped if len(shown) <= limit else escaped + "..."
 

@@ -164,19 +164,22 @@ def dial_failure(error: BaseException, target: str) -> CommandFailed:
 def step_failure(stage: Stage, error: BaseException, tried: str, attempts: Sequence[Attempt] = ()) -> CommandFailed:
     """An error at a stage; `tried` is the beginning of the paragraph."""
     code = exit_code(stage, error)
-    reason = clean(f"{tried}: {_happened(stage, error)}.")
+    came = next((attempt.trace.current.bytes_in for attempt in attempts if attempt.error is error), 0)
+    reason = clean(f"{tried}: {_happened(stage, error, came)}.")
     failure = CommandFailed(stage.value, code, reason, _advice(stage, error), attempts)
     if isinstance(error, PeerIdMismatch):
         failure.facts = {"expected": str(error.expected), "got": str(error.got)}
     return failure
 
 
-def _happened(stage: Stage, error: BaseException) -> str:
+def _happened(stage: Stage, error: BaseException, came: int) -> str:
+    """`came`: how many bytes of the step did arrive."""
     reached = _REACHED[stage]
     text = str(error) or type(error).__name__
     match error:
         case StageTimeout():
-            return f"{reached}; nothing came back within {error.seconds:g} s"
+            what = f"only {came} bytes came back" if came else "nothing came back"
+            return f"{reached}; {what} within {error.seconds:g} s"
         case PeerIdMismatch():
             return f"somebody else answered: expected peer {error.expected}, but {error.got} proved to be there"
         case DialSelf():

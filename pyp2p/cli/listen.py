@@ -63,7 +63,10 @@ def run(options: argparse.Namespace, out: Output, wrap: Wrap | None = None) -> i
     used = stack(options)
     config = SwitchConfig(perf=options.perf)
     if options.agent is not None:
-        config = SwitchConfig(perf=options.perf, agent=options.agent)
+        try:
+            config = SwitchConfig(perf=options.perf, agent=options.agent)
+        except ValueError as error:
+            raise UsageError(f"--agent: {error}") from None
     addresses = options.addr or [f"/ip4/127.0.0.1/tcp/{options.port or 0}"]
 
     async def command() -> int:
@@ -97,8 +100,8 @@ def _mount(switch: Switch, served: list[tuple[str, str]]) -> None:
     for name, behaviour in named.items():
         try:
             switch.mount(name, BEHAVIOURS[behaviour])
-        except ValueError:
-            raise UsageError(f"--protocol {printable(name, 60)}: it is served already") from None
+        except ValueError as error:
+            raise UsageError(f"--protocol {printable(name, 60)}: {error}") from None
 
 
 async def _listen(switch: Switch, address: str) -> None:
@@ -106,7 +109,7 @@ async def _listen(switch: Switch, address: str) -> None:
         await switch.listen(address)
     except InvalidMultiaddr as error:
         raise UsageError(f"not an address: '{printable(address)}': {error}", "See `pyp2p addr explain`.") from None
-    except P2PError as error:
+    except (P2PError, ValueError) as error:
         raise UsageError(f"cannot listen on {printable(address)}: {error}") from None
     except OSError as error:
         raise UsageError(

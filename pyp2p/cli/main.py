@@ -201,7 +201,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = INTERRUPTED
     if out.gone:
         forget_stdout()
-        return INTERRUPTED if code == OK else code
+        return (1 if out.failed else INTERRUPTED) if code == OK else code
     return code
 
 

@@ -35,6 +35,7 @@ class Output:
     ) -> None:
         self.as_json = as_json
         self.gone = False
+        self.failed = False  # the result could not be written
         self.on_gone: Callable[[], None] = lambda: None
         self._out = stdout
         self._err = stderr
@@ -97,7 +98,7 @@ class Output:
             self.gone = True
             self.on_gone()
         except OSError as error:  # a full disk, for one: nobody gets the result
-            self.gone = True
+            self.gone = self.failed = True
             self.error(f"pyp2p: cannot write to standard output: {error.strerror}")
             self.on_gone()
 

@@ -80,7 +80,7 @@ def run(options: argparse.Namespace, out: Output) -> int:
 
 
 async def measure(reached: Reached, count: int, interval: float, tally: Tally, out: Output) -> None:
-    """Send pings and print a line for each. Raises `CommandFailed` when none came back."""
+    """Send pings and print a line for each. Raises `CommandFailed` when none came back or the connection was lost."""
     pinger = _Pinger(reached)
     width = len(str(count))
     try:
@@ -102,8 +102,8 @@ async def measure(reached: Reached, count: int, interval: float, tally: Tally, o
                 out.emit("round_trip", {"seq": number, "us": round(seconds * 1e6, 1), "lost": False}, [line])
     finally:
         pinger.close()
-    if not tally.times:
-        raise _nothing_came_back(reached, pinger.why)
+    if not tally.times or (tally.lost and not reached.connection.is_open):
+        raise _failed(reached, pinger.why)
 
 
 class _Pinger:
@@ -139,8 +139,9 @@ class _Pinger:
             self._stream = None
 
 
-def _nothing_came_back(reached: Reached, why: Exception | None) -> CommandFailed:
+def _failed(reached: Reached, why: Exception | None) -> CommandFailed:
     error = StageTimeout(Stage.PROTOCOL, LOST_AFTER) if why is None else why
     failure = protocol_failure(reached, error, "Pinged")
-    failure.code = STAGE_CODES[Stage.PROTOCOL]
+    if trio.current_time() < reached.deadline:
+        failure.code = STAGE_CODES[Stage.PROTOCOL]
     return failure

@@ -21,8 +21,8 @@ MAX_LIST_NAMES = 1000
 @lru_cache(maxsize=1024)
 def encode_line(text: str) -> bytes:
     """One message: length, text, newline. Raises `LocalProtocolError` for a text that no peer could accept."""
-    body = text.encode("utf-8")
-    if not body or len(body) >= MAX_MESSAGE or not text.isprintable():
+    body = text.encode("utf-8") if text.isprintable() else b""  # what UTF-8 cannot carry is not printable
+    if not body or len(body) >= MAX_MESSAGE:
         raise LocalProtocolError(f"not a protocol id: {printable(text)!r}")
     return varint.encode(len(body) + 1) + body + b"\n"
 

@@ -120,6 +120,14 @@ class SwitchConfig:
     early_muxer: bool = True  # offer our muxers inside the security handshake
     perf: bool = False  # serve /perf/1.0.0: off by default, it is an amplifier
 
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for what identify could not say."""
+        for name, value in (("agent", self.agent), ("protocol_version", self.protocol_version)):
+            try:
+                value.encode("utf-8")
+            except UnicodeEncodeError:
+                raise ValueError(f"{name} holds characters that UTF-8 cannot carry") from None
+
 
 def _check_numbers(name: str, config: Limits | Timeouts | Backoff | MuxerLimits) -> None:
     for entry in fields(config):

@@ -84,7 +84,7 @@ class Connector:
     ) -> Target:
         given: dict[Multiaddr, None] = {}
         peer: PeerId | None = None
-        addrs = islice(addrs, _CONSIDERED)
+        addrs = islice([addrs] if isinstance(addrs, (str, Multiaddr)) else addrs, _CONSIDERED)
         if isinstance(named, PeerId):
             peer = named
         elif isinstance(named, str) and not named.startswith("/"):

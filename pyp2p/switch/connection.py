@@ -184,6 +184,9 @@ class Connection:
             try:
                 return self.muxer.open(trio.current_time())
             except LimitExceeded:
+                for stream in list(self.streams.values()):
+                    stream.flush_prefix()  # one that was never written to would wait for its acknowledgement for ever
+                self.flush()
                 with trio.move_on_at(deadline) as scope:
                     await self._openers.park()
                 if scope.cancelled_caught:
@@ -390,7 +393,7 @@ class Connection:
         woken = 0
         for plain in plaintexts:
             if self._select is not None:
-                plain = self._feed_select(plain)
+                plain = self._feed_select(self._select, plain)
             if plain:
                 woken += self._handle(self.muxer.feed(plain, now))
         if self._openers:
@@ -400,11 +403,8 @@ class Connection:
         elif self.muxer.pending:
             self.flush()
 
-    def _feed_select(self, plain: bytes) -> bytes:
+    def _feed_select(self, select: Dialer, plain: bytes) -> bytes:
         """The answer to our optimistic muxer proposal comes as a prefix of the session."""
-        select = self._select
-        if select is None:
-            return plain
         select.feed(plain)
         if not select.done:
             return b""
@@ -412,15 +412,17 @@ class Connection:
         return select.leftover
 
     def _handle(self, events: list[MuxEvent]) -> int:
-        """Pass events to their streams; returns how many tasks that may have woken."""
+        """Pass events to their streams; returns how many tasks that may have woken: bulk of one stream wakes one."""
         woken = 0
+        last: MuxedStream | None = None
         for event in events:
             if type(event) is Data:
                 stream: MuxedStream | None = event.sub.owner
                 if stream is not None:
                     self.stats.messages_in += 1
                     stream.on_data(event.data)
-                    woken += 1
+                    woken += stream is not last
+                    last = stream
             else:
                 woken += self._handle_control(event)
         return woken

@@ -73,6 +73,7 @@ class EventHub:
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._channels: list[trio.MemorySendChannel[SwitchEvent]] = []
+        self._closed = False
         self._refusals: dict[str, Refused] = {}
         self._refused = trio.Event()
 
@@ -113,6 +114,8 @@ class EventHub:
         """Subscribe; the iterator ends when the switch has stopped."""
         send, receive = trio.open_memory_channel[SwitchEvent](self._capacity)
         self._channels.append(send)
+        if self._closed:
+            self._remove(send)
         try:
             async with receive:
                 yield receive
@@ -120,7 +123,8 @@ class EventHub:
             self._remove(send)
 
     def close(self) -> None:
-        """End all subscriptions after what they still hold; emitters that wait are released."""
+        """End all subscriptions after what they still hold; emitters that wait are released. New ones end at once."""
+        self._closed = True
         for channel in list(self._channels):
             self._remove(channel)
 

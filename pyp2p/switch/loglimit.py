@@ -17,8 +17,8 @@ class LogLimiter:
         self._at = 0.0
         self._suppressed = 0
 
-    def log(self, now: float, message: str, *args: object) -> None:
-        """Log at INFO, or count. `now` in monotonic seconds; `args` must be safe to show."""
+    def log(self, now: float, message: str, *args: object, level: int = logging.INFO) -> None:
+        """Log, or count. `now` in monotonic seconds; `args` must be safe to show."""
         self._tokens = min(_BURST, self._tokens + (now - self._at) * _RATE)
         self._at = now
         if self._tokens < 1:
@@ -29,4 +29,4 @@ class LogLimiter:
             message += " (suppressed %d)"
             args = (*args, self._suppressed)
             self._suppressed = 0
-        self._logger.info(message, *args)
+        self._logger.log(level, message, *args)

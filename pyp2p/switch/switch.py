@@ -16,6 +16,7 @@ from multiaddr import Multiaddr
 from pyp2p.errors import (
     LimitExceeded,
     NotAllowed,
+    P2PError,
     Refused,
     Stopping,
     describe,
@@ -217,9 +218,13 @@ class Switch:
         return list(dict.fromkeys([*self.addresses, *self._identify.observed.confirmed(trio.current_time())]))
 
     async def listen(self, address: str | Multiaddr) -> Multiaddr:
-        """Listen on an address and return it with its real port. Raises `InvalidMultiaddr`, `OSError`, `Refused`."""
+        """Listen on an address and return it with its real port. Raises `InvalidMultiaddr`, `ValueError` for one
+        that no transport handles, `OSError`, `Refused`.
+        """
         self._check_running()
-        wanted, _ = split_peer(parse_multiaddr(address))
+        wanted, named = split_peer(parse_multiaddr(address))
+        if named is not None and named != self.peer:
+            raise ValueError(f"cannot listen as {named}: we are {self.peer}")
         limits = self.config.limits
         if len(self._listeners) >= limits.listeners:
             refusal = LimitExceeded("listeners", f"{limits.listeners} listeners are open")
@@ -227,7 +232,7 @@ class Switch:
             raise refusal
         transport = next((t for t in self._transports if t.handles(wanted)), None)
         if transport is None:
-            raise NotAllowed("listen", f"no transport handles {text(wanted)}")
+            raise ValueError(f"no transport handles {text(wanted)}")
         listener = await transport.listen(wanted)
         if self._stopping:
             await listener.aclose()
@@ -269,8 +274,7 @@ class Switch:
             return
         if isinstance(error, Refused):
             self._establisher.refused(error, text(raw.remote))
-        reason = describe(error)
-        self._failures.log(trio.current_time(), "refused addr=%s reason=%s", text(raw.remote), reason)
+        self._note_failure(error, "refused addr=%s error=%s", text(raw.remote), describe(error))
         self._nursery.start_soon(trio.aclose_forcefully, raw.stream)
 
     def _take_in(self, raw: RawConn) -> None:
@@ -295,13 +299,13 @@ class Switch:
             return
         if isinstance(error, Refused):
             self._establisher.refused(error, text(raw.remote))
-        self._failures.log(
-            trio.current_time(),
-            "upgrade failed addr=%s stage=%s error=%s",
-            text(raw.remote),
-            trace.stage.value,
-            describe(error),
-        )
+        stage = trace.stage.value
+        self._note_failure(error, "upgrade failed addr=%s stage=%s error=%s", text(raw.remote), stage, describe(error))
+
+    def _note_failure(self, error: Exception, message: str, *args: object) -> None:
+        """What peers and networks do is no more than INFO; an exception of a gater or transport is a bug to be seen."""
+        expected = isinstance(error, (P2PError, OSError, trio.BrokenResourceError, trio.ClosedResourceError))
+        self._failures.log(trio.current_time(), message, *args, level=logging.INFO if expected else logging.ERROR)
 
     # --- connecting
 
@@ -402,7 +406,8 @@ class Switch:
     def watch(self) -> AbstractAsyncContextManager[AsyncIterator[SwitchEvent]]:
         """Subscribe to events: `async with switch.watch() as events: async for event in events`.
 
-        A subscriber that does not read slows admission and farewell of connections; sockets and handlers go on.
+        A subscriber that does not read holds up admission (so `connect` too) and farewell of connections for as long as
+        it does not read; sockets and handlers go on.
         """
         return self._hub.watch()
 
@@ -476,7 +481,7 @@ class Switch:
 async def open_switch(
     identity: Identity | None = None,
     *,
-    listen: Iterable[str | Multiaddr] = (),
+    listen: str | Multiaddr | Iterable[str | Multiaddr] = (),
     config: SwitchConfig | None = None,
     transports: Sequence[Transport] | None = None,
     securities: Sequence[Security] | None = None,
@@ -486,12 +491,14 @@ async def open_switch(
     resolver: Resolver | None = None,
     store: PeerBook | None = None,
 ) -> AsyncIterator[Switch]:
-    """Run a switch for the length of the block; leaving it stops everything within `timeouts.close` seconds.
+    """Run a switch for the length of the block; leaving it stops everything within `timeouts.close` seconds (a handler
+    that shields itself from cancellation is waited for).
 
     Defaults: a fresh Ed25519 identity, TCP, Noise, Yamux then Mplex, limits on, identify and ping served, the peer
     store in memory, the real clock and randomness. An exception in the block propagates after the stop.
     """
     world = Platform() if platform is None else platform
+    wanted = [listen] if isinstance(listen, (str, Multiaddr)) else listen
     try:
         async with trio.open_nursery() as nursery:
             switch = Switch(
@@ -508,14 +515,17 @@ async def open_switch(
             )
             switch.start()
             try:
-                for address in listen:
+                for address in wanted:
                     await switch.listen(address)
                 yield switch
             finally:
                 await switch.stop()
                 nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
-        # What the block raised is the user's: the nursery that it ran in is not part of the contract.
-        if len(group.exceptions) == 1:
-            raise group.exceptions[0] from group.exceptions[0].__cause__
-        raise
+        # What the block raised is the user's: the nurseries that it ran in are not part of the contract.
+        alone: BaseException = group
+        while isinstance(alone, BaseExceptionGroup) and len(alone.exceptions) == 1:
+            alone = alone.exceptions[0]
+        if alone is group:
+            raise
+        raise alone from alone.__cause__

@@ -365,5 +365,5 @@ def _raw_conn(sock: socket.socket, remote: SockAddr, direction: Direction) -> Ra
 
 
 def _connect_failed(error: OSError) -> ConnectFailed:
-    text = _TEXTS.get(error.errno or 0) or error.strerror or type(error).__name__
+    text = _TEXTS.get(error.errno or 0) or error.strerror or str(error) or type(error).__name__
     return ConnectFailed(text)

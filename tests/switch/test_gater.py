@@ -98,3 +98,13 @@ async def test_a_blocked_peer_or_network_comes_in_no_way(sim: Sim) -> None:
                 await connect(target, ignore_backoff=True)
         gater.unblock_network("10.0.0.0/24")
         await a.connect(b.multiaddrs[0], ignore_backoff=True)
+
+
+@simulated(seeds=(1,))
+async def test_a_gater_that_crashes_is_seen_in_the_log_as_a_bug(sim: Sim, caplog) -> None:
+    async with pair(sim, {"gater": Gater("accept", crash=True)}) as (a, b):
+        with pytest.raises((DialFailed, RemoteError)):
+            await b.connect(a.multiaddrs[0])
+    lines = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert len(lines) == 1
+    assert "KeyError: 'bug'" in lines[0]

@@ -12,7 +12,6 @@ from pyp2p.errors import (
     DialFailed,
     DialSelf,
     LimitExceeded,
-    NotAllowed,
     RemoteClosed,
     Stopping,
 )
@@ -26,6 +25,7 @@ from pyp2p.switch.config import Limits, SwitchConfig
 from pyp2p.switch.events import Connected, Disconnected, Identified, ListenAddrAdded, ListenAddrRemoved, Refused
 from pyp2p.switch.limits import Budget
 from pyp2p.switch.service import Service
+from pyp2p.switch.switch import open_switch
 from pyp2p.testing import Sim, simulated
 from pyp2p.trace import Stage
 from pyp2p.transports.dns import Question
@@ -334,7 +334,7 @@ async def test_listen_addresses_come_and_go(sim: Sim) -> None:
             assert [await anext(events) for _ in before] == [ListenAddrRemoved(address) for address in before]
         assert a.addresses == []
         await echoes(b, a.peer)  # connections stay
-        with pytest.raises(NotAllowed):
+        with pytest.raises(ValueError, match="no transport handles /ip4/10"):
             await a.listen("/ip4/10.0.0.1/udp/1/quic-v1")
 
 
@@ -470,3 +470,54 @@ async def test_hostile_060_a_name_that_a_stranger_told_does_not_lead_home(sim: S
         with pytest.raises(DialFailed) as caught:  # the user may
             await a.connect(target, ["/dns4/evil.example/tcp/6379"])
         assert [attempt.address for attempt in caught.value.attempts] == ["/ip4/127.0.0.1/tcp/6379"]
+
+
+async def test_an_interrupt_in_a_handler_comes_out_as_it_is() -> None:
+    class Interrupt(BaseException):
+        pass
+
+    async def interrupted(stream) -> None:
+        await trio.lowlevel.checkpoint()
+        raise Interrupt
+
+    async def provoke() -> None:
+        async with open_switch(listen="/ip4/127.0.0.1/tcp/0") as a, open_switch() as b:
+            a.mount("/interrupt", interrupted)
+            async with await b.open_stream(a.multiaddrs[0], "/interrupt") as stream:
+                await stream.send_all(b"x")
+                await trio.sleep_forever()
+
+    with pytest.raises(Interrupt):
+        await provoke()
+
+
+@simulated(seeds=(1,))
+async def test_streams_that_are_opened_and_not_yet_used_do_not_wait_for_each_other(sim: Sim) -> None:
+    async with pair(sim) as (a, b):
+        connection = await a.connect(b.multiaddrs[0])
+        streams = [await connection.open_stream(ECHO) for _ in range(400)]
+        assert trio.current_time() < 1
+        for stream in streams:
+            stream.reset()
+
+
+@simulated(seeds=(1,))
+async def test_who_watches_after_the_stop_hears_the_end_at_once(sim: Sim) -> None:
+    async with node(sim, "a") as a:
+        pass
+    async with a.watch() as events:
+        assert [event async for event in events] == []
+
+
+async def test_what_a_switch_cannot_be() -> None:
+    with pytest.raises(ValueError, match="agent"):
+        SwitchConfig(agent="\udce9")
+    async with open_switch() as a:
+        stranger = Identity.generate(entropy=a.platform.entropy).peer
+        with pytest.raises(ValueError, match=str(stranger)):
+            await a.listen(f"/ip4/127.0.0.1/tcp/0/p2p/{stranger}")
+        with pytest.raises(ValueError, match="not a protocol id"):
+            a.mount("/\udce9", serve_echo)
+        for word in ("na", "ls"):
+            with pytest.raises(ValueError, match=word):
+                a.mount(word, serve_echo)

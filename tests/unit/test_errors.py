@@ -38,7 +38,7 @@ CASES = [
     ("\u202etxt.exe", "\\u202etxt.exe"),
     ("caf\xe9", "caf\\xe9"),
     ("\ud800", "\\ud800"),
-    (b"\xff\xfe", "\\\\xff\\\\xfe"),
+    (b"\xff\xfe", r"\xff\xfe"),
     ("\x00", "\\x00"),
     ("back\\slash", "back\\\\slash"),
 ]

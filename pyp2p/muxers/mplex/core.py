@@ -190,7 +190,7 @@ class MplexSession:
         self._highest_inbound = max(self._highest_inbound, stream_id)
         limits = self._limits
         if self._closing or self._inbound >= limits.max_inbound_streams:
-            self.refused += 1
+            self.refused += not self._closing  # then it is for want of room
             self._queue(stream_id, RESET_RECEIVER)
             return
         self._streams[sub.key] = sub

@@ -258,11 +258,12 @@ class YamuxSession:
             raise MuxerError(f"SYN for stream {sid}, which is open")
         self._highest_inbound = max(self._highest_inbound, sid)
         limits = self._limits
-        if self._goaway_sent:
-            self._refuse(sid, CODE_SHUTDOWN)
+        if self._goaway_sent:  # it crossed our GoAway: no want of room
+            self._queue(WINDOW_WORD | RST, sid, CODE_SHUTDOWN)
             return None
         if self._inbound >= limits.max_inbound_streams or self._unaccepted >= limits.max_unaccepted:
-            self._refuse(sid, CODE_RESOURCE_LIMIT)
+            self.refused += 1
+            self._queue(WINDOW_WORD | RST, sid, CODE_RESOURCE_LIMIT)
             return None
         sub = YamuxStream(sid, True, ReceiveWindow(INITIAL_WINDOW, self._now), send_window)
         self._streams[sid] = sub
@@ -270,10 +271,6 @@ class YamuxSession:
         self._unaccepted += 1
         self._events.append(Opened(sub))
         return sub
-
-    def _refuse(self, sid: int, code: int) -> None:
-        self.refused += 1
-        self._queue(WINDOW_WORD | RST, sid, code)
 
     def _cannot_pay(self, sub: YamuxStream) -> None:
         self.overruns += 1

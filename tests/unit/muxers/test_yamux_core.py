@@ -474,7 +474,7 @@ def test_goaway_of_ours_refuses_new_streams_and_keeps_old_ones():
     [(kind, flags, sid, code, _)] = frames(rig.output())
     assert (kind, flags, sid) == (WINDOW_UPDATE, RST, 3)
     assert code
-    assert rig.session.refused == 1
+    assert rig.session.refused == 0  # it is not for want of room
     assert isinstance(rig.feed(frame(DATA, 0, 1, body=b"yes"))[0], Data)
     assert rig.session.send(sub, b"x") == 1
 

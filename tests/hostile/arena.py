@@ -1,7 +1,8 @@
 """Where hostile peers are tried: a victim, a bystander that must not notice, and the oracle of every case.
 
-The oracle: the bystander's echo works before, during and after; when the attack is over all counters of the victim
-stand where they stood before; nothing is logged at WARNING or above, and nothing with a traceback above DEBUG.
+The oracle: the bystander's echo works before, during and after; when the attack is over all counters of the victim,
+the memory it pays for among them, stand where they stood before; nothing is logged at WARNING or above, only a few
+lines at INFO, and nothing with a traceback above DEBUG.
 """
 
 import logging
@@ -48,6 +49,7 @@ class Attacker:
         self.stream = raw.stream
         self.platform = platform
         self.channel = None
+        self.heard = b""  # all that the victim said after the handshake, in plaintext
         self.identity = Identity.generate(entropy=platform.entropy)
 
     async def handshake(self, muxer: str = YAMUX, expect=None) -> None:
@@ -56,11 +58,20 @@ class Attacker:
         core = Pipelined(Dialer(["/noise"]), noise, lambda: None)
         self.channel, leftover, unsent = await drive(core, self.stream, Trace())
         assert self.channel.early_muxer == muxer
-        self.early = b"".join(self.channel.open(leftover))
+        self.heard = b"".join(self.channel.open(leftover))
         await self.stream.send_all(unsent)
 
     async def send(self, plain: bytes) -> None:
         await self.stream.send_all(self.channel.seal([plain]))
+
+    async def hear(self, wanted: bytes, seconds: float = 5) -> bytes:
+        """All that the victim has said since the handshake, as soon as `wanted` is in it."""
+        with trio.fail_after(seconds):
+            while wanted not in self.heard:
+                data = await self.stream.receive_some()
+                assert data, f"closed before {wanted!r} was said"
+                self.heard += b"".join(self.channel.open(data))
+        return self.heard
 
     async def receive_until_closed(self, seconds: float = 60) -> bytes:
         """All that the victim sends until it closes (or resets) the connection, in plaintext after a handshake."""
@@ -123,11 +134,10 @@ class Arena:
         return attacker
 
     def counters(self) -> dict[str, int]:
-        now = {name: value for name, value in self.victim.counters.items() if not name.startswith("refused.")}
+        """What connections, streams and their memory hold at the victim now."""
         establisher = self.victim._establisher
-        now["streams"] = sum(len(p.connection.streams) for p in establisher.running.values())
-        now["served"] = establisher._budgets.in_use
-        return now
+        open_streams = sum(len(peering.connection.streams) for peering in establisher.running.values())
+        return establisher.in_use() | {"open streams": open_streams}
 
     async def settled(self, before: dict[str, int], seconds: float = 90) -> None:
         """Wait, in virtual time, until the victim's counters are what they were."""

@@ -366,6 +366,8 @@ async def test_a_buffer_may_be_changed_as_soon_as_it_is_sent(sim: Sim) -> None:
     async with arena(sim) as scene:
 
         async def hasty(stream) -> None:
+            await stream.send_all(b"hello")
+            await stream.receive_some()
             buffer = bytearray(b"right")
             await stream.send_all(buffer)
             buffer[:] = b"wrong"
@@ -374,6 +376,8 @@ async def test_a_buffer_may_be_changed_as_soon_as_it_is_sent(sim: Sim) -> None:
         attacker = await scene.attack()
         body = MULTISTREAM + encode_line("/hasty")
         await attacker.send(b"".join(HEADER.pack(SYN, sid, len(body)) + body for sid in (1, 3)))
+        await trio.sleep(1)
+        await attacker.send(b"".join(HEADER.pack(0, sid, 1) + b"x" for sid in (1, 3)))  # wakes both: they share a frame
         got = b""
         with trio.fail_after(5):
             while got.count(b"right") + got.count(b"wrong") < 2:

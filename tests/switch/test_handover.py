@@ -14,7 +14,7 @@ from pyp2p.multistream.wire import NA, encode_line
 from pyp2p.muxers.base import MuxerLimits
 from pyp2p.muxers.mplex import Mplex
 from pyp2p.muxers.mplex.wire import MESSAGE_INITIATOR, NEW_STREAM, RESET_INITIATOR, header
-from pyp2p.muxers.yamux.wire import ACK, FIN, GO_AWAY_WORD, HEADER, RST, SYN, WINDOW_WORD
+from pyp2p.muxers.yamux.wire import ACK, FIN, HEADER, RST, SYN, WINDOW_WORD
 from pyp2p.peer.address import AddressKind
 from pyp2p.protocols.ping import PING_PROTOCOL, ping
 from pyp2p.switch.config import Limits, SwitchConfig
@@ -319,107 +319,6 @@ class Plain(trio.abc.HalfCloseableStream):
 
     async def aclose(self) -> None:
         await self._stream.aclose()
-
-
-@simulated(seeds=(1,))
-async def test_a_stream_that_only_the_peer_keeps_open_is_reset_after_a_while(sim: Sim) -> None:
-    async with pair(sim) as (a, b):
-
-        async def leave(stream) -> None:
-            await trio.lowlevel.checkpoint()
-
-        b.mount("/leave", leave)
-        await a.connect(b.multiaddrs[0])
-        stream = await a.open_stream(b.peer, "/leave")
-        await stream.send_all(b"x")
-        (theirs,) = b.connections()
-        await trio.sleep(1)
-        assert len(theirs.streams) == 1
-        await trio.sleep(b.config.timeouts.half_closed + 1)
-        assert not theirs.streams
-
-
-@simulated(seeds=(1,))
-async def test_who_waits_to_open_a_stream_hears_of_a_goaway(sim: Sim) -> None:
-    few = SwitchConfig(limits=Limits(muxer=MuxerLimits(max_outbound_unacked=1)))
-    async with pair(sim, {"config": few}) as (a, b):
-        connection = await a.connect(b.multiaddrs[0])
-        sim.net.cut("a", "b")
-        await connection.open_stream("/x", lazy=True)
-        failed_at = []
-
-        async def second() -> None:
-            with pytest.raises(trio.BrokenResourceError, match="no new streams"):
-                await connection.open_stream("/x", lazy=True)
-            failed_at.append(trio.current_time())
-
-        started = trio.current_time()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(second)
-            await trio.sleep(1)
-            Scripted(connection).says(HEADER.pack(GO_AWAY_WORD, 0, 0))
-        assert failed_at == [started + 1]
-
-
-@simulated(seeds=(1,))
-async def test_a_buffer_may_be_changed_as_soon_as_it_is_sent(sim: Sim) -> None:
-    async with arena(sim) as scene:
-
-        async def hasty(stream) -> None:
-            await stream.send_all(b"hello")
-            await stream.receive_some()
-            buffer = bytearray(b"right")
-            await stream.send_all(buffer)
-            buffer[:] = b"wrong"
-
-        scene.victim.mount("/hasty", hasty)
-        attacker = await scene.attack()
-        body = MULTISTREAM + encode_line("/hasty")
-        await attacker.send(b"".join(HEADER.pack(SYN, sid, len(body)) + body for sid in (1, 3)))
-        await trio.sleep(1)
-        await attacker.send(b"".join(HEADER.pack(0, sid, 1) + b"x" for sid in (1, 3)))  # wakes both: they share a frame
-        got = b""
-        with trio.fail_after(5):
-            while got.count(b"right") + got.count(b"wrong") < 2:
-                got += b"".join(attacker.channel.open(await attacker.stream.receive_some()))
-        assert got.count(b"right") == 2
-        attacker.stream.close()
-
-
-@simulated(seeds=(1,))
-async def test_a_connection_that_gives_way_to_another_takes_streams_for_two_seconds_more(sim: Sim) -> None:
-    sim.net.quality = LinkQuality(latency=0.1)
-    async with pair(sim) as (a, b):
-        found = []
-
-        async def dial(one, other) -> None:
-            found.append(await one.connect(other.multiaddrs[0]))
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(dial, a, b)
-            nursery.start_soon(dial, b, a)
-        assert len(a.connections()) == 2
-        await trio.sleep(1.5)
-        for connection in found:
-            await echoed(await connection.open_stream(ECHO))
-        await trio.sleep(10)
-        assert len(a.connections()) == len(b.connections()) == 1
-
-
-@pytest.mark.parametrize(("agent", "held"), [("pyp2p/1", False), ("other/1", True)])
-@simulated(seeds=(1,))
-async def test_the_end_of_an_unanswered_stream_waits_for_the_answer_of_other_implementations(
-    sim: Sim, agent: str, held: bool
-) -> None:
-    """js-libp2p (3.3) misses an end that comes before its handler runs."""
-    sim.net.quality = LinkQuality(latency=0.1)
-    async with pair(sim, b={"config": SwitchConfig(agent=agent)}) as (a, b):
-        stream = await (await a.connect(b.multiaddrs[0])).open_stream(ECHO)
-        await stream.send_all(b"hello")
-        await stream.send_eof()
-        assert stream.sub.fin_sent is not held
-        await trio.sleep(0.3)
-        assert stream.sub.fin_sent
 
 
 # ---- what is pushed ----

@@ -57,10 +57,10 @@ async def test_the_end_of_a_stream_waits_for_the_answer_of_a_peer_of_another_kin
         asked = said(4, proposal("/x") + b"question", SYN)
         end = frame(WINDOW, FIN, 4, 0)
         await raw.hear(asked)
-        await trio.sleep(0.5)
+        await trio.sleep(0.3)
         assert (end in await raw.hear(asked)) is agent.startswith("pyp2p/")
         await raw.send(said(4, proposal("/x"), ACK))
-        await raw.hear(end)
+        await raw.hear(end, seconds=0.1)
         raw.stream.close()
 
 
@@ -151,13 +151,14 @@ async def _what_ends_the_wait(scene: Arena, act) -> tuple[object, float]:
     raw, connection = await guest(scene)
     for _ in range(2):
         await (await connection.open_stream("/x", lazy=True)).send_all(b"x")
-    outcome: list[object] = []
+    outcome: list[tuple[object, float]] = []
 
     async def third() -> None:
         try:
-            outcome.append(await connection.open_stream("/x", lazy=True))
+            came: object = await connection.open_stream("/x", lazy=True)
         except (trio.BrokenResourceError, StageTimeout) as error:
-            outcome.append(error)
+            came = error
+        outcome.append((came, trio.current_time()))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(third)
@@ -167,7 +168,8 @@ async def _what_ends_the_wait(scene: Arena, act) -> tuple[object, float]:
         nursery.start_soon(act, raw, connection)
         await until(lambda: outcome)
     raw.stream.close()
-    return outcome[0], trio.current_time() - started
+    came, at = outcome[0]
+    return came, at - started
 
 
 async def _says_goaway(raw: Attacker, connection: Connection) -> None:
@@ -188,7 +190,7 @@ async def test_who_waits_to_open_a_stream_is_told_at_once_that_none_will_be(sim:
     async with arena(sim, TWO) as scene:
         outcome, took = await _what_ends_the_wait(scene, act)
         assert isinstance(outcome, trio.BrokenResourceError)
-        assert took < 1
+        assert took < 0.1
 
 
 @simulated(seeds=(1,))
@@ -199,7 +201,7 @@ async def test_one_acknowledgement_lets_one_stream_more_be_opened(sim: Sim) -> N
     async with arena(sim, TWO) as scene:
         outcome, took = await _what_ends_the_wait(scene, acknowledges)
         assert not isinstance(outcome, Exception)
-        assert took < 1
+        assert took < 0.1
 
 
 # ---- the goodbye ----
@@ -229,22 +231,42 @@ async def test_who_says_goodbye_listens_until_the_peer_has_ended_too_but_not_lon
 # ---- two connections to one peer ----
 
 
-@pytest.mark.parametrize("latency", [0.1, 0.45])
+@pytest.mark.parametrize("phase", [0.0, 0.6])
 @simulated(seeds=(1,))
-async def test_a_stream_opened_while_one_of_two_connections_is_given_up_completes(sim: Sim, latency: float) -> None:
-    """Neither side knows yet that the other has seen both: what it opens on the wrong one must arrive."""
-    sim.net.quality = LinkQuality(latency=latency)
-    for twentieths in range(0, 80, 2):
-        async with node(sim, f"a{twentieths}") as a, node(sim, f"b{twentieths}") as b:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(a.connect, b.multiaddrs[0])
-                await trio.sleep(0.3 * (twentieths % 3))
-                nursery.start_soon(b.connect, a.multiaddrs[0])
-            await trio.sleep(twentieths / 20)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_opens_and_echoes, a, b)
-                nursery.start_soon(_opens_and_echoes, b, a)
-            await until(lambda a=a, b=b: len(a.connections()) == len(b.connections()) == 1)
+async def test_a_stream_opened_while_one_of_two_connections_is_given_up_completes(sim: Sim, phase: float) -> None:
+    """Neither side knows when the other sees both and how its clock ticks: what it opens on the wrong one arrives."""
+    sim.net.quality = LinkQuality(latency=0.4)
+    for tenths in range(20):
+        async with node(sim, f"a{tenths}") as a:
+            await trio.sleep(phase)
+            async with node(sim, f"b{tenths}") as b:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(a.connect, b.multiaddrs[0])
+                    nursery.start_soon(b.connect, a.multiaddrs[0])
+                await trio.sleep(tenths / 10)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_opens_and_echoes, a, b)
+                    nursery.start_soon(_opens_and_echoes, b, a)
+                await until(lambda a=a, b=b: len(a.connections()) == len(b.connections()) == 1)
+
+
+@simulated(seeds=(1,))
+async def test_who_was_given_the_connection_that_goes_may_still_open_a_stream_for_a_while(sim: Sim) -> None:
+    sim.net.quality = LinkQuality(latency=0.1)
+    async with pair(sim) as (a, b):
+        given: list[Connection] = []
+
+        async def dial(one, other) -> None:
+            given.append(await one.connect(other.multiaddrs[0]))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(dial, a, b)
+            nursery.start_soon(dial, b, a)
+        assert len(a.connections()) == 2
+        await trio.sleep(1.5)
+        for connection in given:
+            await echoed(await connection.open_stream(ECHO))
+        await until(lambda: len(a.connections()) == len(b.connections()) == 1)
 
 
 async def _opens_and_echoes(one, other) -> None:

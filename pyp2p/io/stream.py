@@ -21,6 +21,10 @@ class RawStream(trio.abc.HalfCloseableStream):
         broken and `trio.ClosedResourceError` when it is closed.
         """
 
+    async def aclose_now(self) -> None:
+        """Close at once; never waits. Streams that can close without an await do only that: no scope, no checkpoint."""
+        await trio.aclose_forcefully(self)
+
 
 class PlainStream(RawStream):
     """Any trio stream as a `RawStream`: `try_send` takes nothing, so all bytes go through the writer task."""

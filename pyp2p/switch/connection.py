@@ -245,7 +245,7 @@ class Connection:
                     # Before the tasks end: one that waits for a subscriber of events must not keep the socket.
                     self._end(CloseReason("cancelled"))
                     self._channel.close()
-                    await trio.aclose_forcefully(self._raw)
+                    await self._raw.aclose_now()
                 for scope in list(self._service_scopes):
                     scope.cancel()
                 if self._handlers and not self._closing:
@@ -274,12 +274,12 @@ class Connection:
             self._openers.unpark_all()
             if self.reason is None and self._nursery is not None:
                 self.reason = reason
-                with trio.CancelScope(deadline=deadline, shield=True):
-                    await self._say_goodbye(reason)
+                with trio.CancelScope(deadline=deadline, shield=True) as scope:
+                    await self._say_goodbye(reason, scope)
             self.fail(reason)
         if self._nursery is None:
             self._end(reason)
-            await trio.aclose_forcefully(self._raw)
+            await self._raw.aclose_now()
             self.muxer.release_all()
             self.closed.set()
             return
@@ -297,7 +297,7 @@ class Connection:
             nursery = nursery.parent_task.parent_nursery
         return nursery is not None
 
-    async def _say_goodbye(self, reason: CloseReason) -> None:
+    async def _say_goodbye(self, reason: CloseReason, scope: trio.CancelScope) -> None:
         """Flush, send the end, wait briefly for theirs: closing with unread input can destroy our last bytes."""
         for sub in self._held_fins.expired(math.inf):
             self.streams[sub].release_fin()
@@ -307,8 +307,9 @@ class Connection:
         if last := self._channel.close():
             self._writer.send(last)
         await self._writer.wait_idle()
-        with suppress(*_NETWORK), trio.move_on_after(self._timeouts.drain):
+        with suppress(*_NETWORK):
             await self._raw.send_eof()
+            scope.deadline = min(scope.deadline, trio.current_time() + self._timeouts.drain)
             await self._ended.wait()
 
     def fail(self, reason: CloseReason, error: Exception | None = None) -> None:

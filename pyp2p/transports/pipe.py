@@ -232,6 +232,10 @@ class PipeStream(RawStream):
         self.incoming.readers.unpark_all()
         self.outgoing.writers.unpark_all()
 
+    async def aclose_now(self) -> None:
+        """Close; see `close`."""
+        self.close()
+
     async def aclose(self) -> None:
         """Close; see `close`."""
         self.close()

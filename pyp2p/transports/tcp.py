@@ -194,6 +194,10 @@ class TcpStream(RawStream):
         trio.lowlevel.notify_closing(self.socket)
         self.socket.close()
 
+    async def aclose_now(self) -> None:
+        """Close; see `close`."""
+        self.close()
+
     async def aclose(self) -> None:
         """Close. What was sent still goes out, in the background.
 

@@ -24,6 +24,7 @@ from pyp2p.trace import Trace
 
 ECHO = "/echo/1.0.0"
 YAMUX = "/yamux/1.0.0"
+FEW_LINES = 50  # at INFO or above, of thousands of refusals: a burst of the log's limiter, and one for each real peer
 
 
 async def echo(stream) -> None:
@@ -185,4 +186,5 @@ async def arena(sim: Sim, config: SwitchConfig | None = None, loud: bool = False
     if not loud:
         bad = [r.getMessage() for r in records.records if r.levelno >= logging.WARNING]
         assert not bad, bad
+    assert sum(r.levelno >= logging.INFO for r in records.records) <= FEW_LINES
     assert not [r for r in records.records if r.exc_info and r.levelno > logging.DEBUG]

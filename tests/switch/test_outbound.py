@@ -20,14 +20,16 @@ class Mute:
 
 
 class Phonebook:
-    """A resolver that answers each name after a second with the same address."""
+    """A resolver that answers each name after a second with the same addresses."""
 
-    def __init__(self, address: str) -> None:
-        self._address = address
+    def __init__(self, *addresses: str) -> None:
+        self._addresses = addresses
+        self.asked = 0
 
     async def resolve(self, name: str, question: Question) -> list[str]:
+        self.asked += 1
         await trio.sleep(1)
-        return [self._address]
+        return list(self._addresses)
 
 
 @pytest.mark.parametrize("names", [1, 20])
@@ -49,14 +51,16 @@ async def test_names_are_asked_side_by_side(sim: Sim) -> None:
         assert trio.current_time() < 10
 
 
+@pytest.mark.parametrize("answers", [1, 10])
 @simulated(seeds=(1,))
-async def test_all_names_together_lead_to_no_more_than_the_limit(sim: Sim) -> None:
+async def test_hostile_060_all_names_together_lead_to_no_more_than_the_limit(sim: Sim, answers: int) -> None:
     names = [f"/dns4/n{number}.example.com/tcp/{4001 + number}" for number in range(60)]
-    async with node(sim, "a", resolver=Phonebook("10.99.0.1")) as a:
+    resolver = Phonebook(*(f"10.99.0.{number + 1}" for number in range(answers)))
+    async with node(sim, "a", resolver=resolver) as a:
         target = Identity.generate(entropy=sim.platform("x").entropy).peer
         with pytest.raises(DialFailed) as caught:
-            await a.connect(target, names)
-        assert len(caught.value.attempts) == a.config.limits.dial_addresses
+            await a.connect(target, ["/ip4/10.98.0.1/tcp/4001", *names])
+        assert len(caught.value.attempts) == resolver.asked == a.config.limits.dial_addresses
 
 
 @simulated(seeds=(1,))

@@ -41,7 +41,7 @@ __all__ = [
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _CACHED = 2048  # addresses; at the size limits of one address this is about 8 MiB
-_PORTED = ("tcp", "udp")
+_PORTED = ("tcp", "udp", "memory")
 _NAMES = ("dns", "dns4", "dns6", "dnsaddr")
 _LOCAL_NAMES = ("localhost", "local", "internal", "home.arpa")
 

@@ -177,7 +177,7 @@ class Switch:
         """
         names = protocol_names(protocols)
         for name in names:
-            if self._table.mounted(name):
+            if self._table.mounted(name) or names.count(name) > 1:
                 raise ValueError(f"protocol {name} is already mounted")
         limits = self.config.limits
         bound = Budget(per_peer=limits.streams_per_protocol_and_peer) if budget is None else budget

@@ -1,6 +1,7 @@
 """What a switch promises its user: admission, services, events, gating, address kinds, isolation, pushes, the stop."""
 
 from contextlib import AsyncExitStack
+from functools import partial
 
 import pytest
 import trio
@@ -521,3 +522,21 @@ async def test_what_a_switch_cannot_be() -> None:
         for word in ("na", "ls"):
             with pytest.raises(ValueError, match=word):
                 a.mount(word, serve_echo)
+
+
+@simulated(seeds=(1,))
+async def test_a_stream_from_nowhere_teaches_no_address(sim: Sim) -> None:
+    async with pair(sim) as (a, b):
+        near, far = trio.testing.memory_stream_pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(b.adopt, far, kind=AddressKind.INBOUND_DIRECT, direction=Direction.INBOUND))
+            connection = await a.adopt(near, kind=AddressKind.OUTBOUND_DIRECT, direction=Direction.OUTBOUND)
+        assert connection.info is not None
+        assert a.peers.addresses(b.peer, trio.current_time()) == b.addresses
+
+
+async def test_a_name_that_stands_twice_is_not_half_mounted() -> None:
+    async with open_switch() as a:
+        with pytest.raises(ValueError, match="/y"):
+            a.mount(["/y", "/y"], serve_echo)
+        a.mount("/y", serve_echo)

@@ -440,7 +440,7 @@ def test_hostile_050_where_an_address_means_something(given_text, kind):
     [
         ("/ip4/1.2.3.4/tcp/1", True),
         ("/dns4/a/tcp/1/ws", True),
-        ("/memory/0", True),
+        ("/memory/0", False),
         ("/ip4/1.2.3.4/tcp/0", False),
         ("/ip4/1.2.3.4/udp/0/quic-v1", False),
         ("/ip6/::/tcp/1", False),

@@ -92,6 +92,18 @@ async def test_hostile_022_each_stream_that_is_too_many_is_refused_and_counted(s
 
 
 @simulated(seeds=(1,))
+async def test_hostile_022_what_was_refused_right_before_the_end_is_counted_too(sim: Sim) -> None:
+    limits = Limits(muxer=MuxerLimits(max_unaccepted=50))
+    async with arena(sim, SwitchConfig(limits=limits, identify=False)) as scene:
+        attacker = await scene.attack()
+        await attacker.send(MANY)
+        attacker.stream.close()
+        await trio.sleep(0.1)
+        assert len(scene.victim.connections()) == 1
+        assert scene.victim.counters["refused.limit.muxer"] == 150
+
+
+@simulated(seeds=(1,))
 async def test_hostile_027_data_that_cannot_be_paid_for_costs_its_stream_and_is_counted(sim: Sim) -> None:
     async def deaf(stream) -> None:
         await trio.sleep_forever()

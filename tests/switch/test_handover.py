@@ -1,6 +1,6 @@
 """Between a stream and its connection, a connection and its switch: when one of them ends at a bad moment."""
 
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 
 import pytest
 import trio
@@ -197,6 +197,28 @@ async def test_at_a_stop_nobody_is_connected_who_is_not_disconnected(sim: Sim) -
             nursery.start_soon(dial, a, b)
             await trio.sleep(moment * 0.005)
         assert seen.count(Connected) == seen.count(Disconnected), moment
+
+
+@simulated(seeds=(1,))
+async def test_a_stop_waits_until_a_slow_subscriber_has_heard_of_every_end(sim: Sim) -> None:
+    heard = []
+
+    async def collect(switch, task_status=trio.TASK_STATUS_IGNORED) -> None:
+        async with switch.watch() as events:
+            task_status.started()
+            async for event in events:
+                heard.append(type(event))
+                await trio.sleep(0.05)
+
+    async with AsyncExitStack() as stack:
+        guests = [await stack.enter_async_context(node(sim, f"guest {number}")) for number in range(10)]
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        async with node(sim, "b", listen=[], config=SwitchConfig(limits=Limits(event_queue=1))) as b:
+            await nursery.start(collect, b)
+            for guest in guests:
+                await b.connect(guest.multiaddrs[0])
+            await until(lambda: heard.count(Connected) == 10)
+    assert heard.count(Disconnected) == 10
 
 
 # ---- limits ----

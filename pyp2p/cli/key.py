@@ -84,6 +84,8 @@ def read_file(path: Path) -> bytes:
 
 def write_key(path: Path, identity: Identity, *, replace: bool) -> None:
     """Put a key in place in one step, with mode 0600. Raises `UsageError` when it is there and not to be replaced."""
+    if not path.name:
+        raise UsageError(f"'{printable(str(path), 60)}' is a directory, no name for a key file")
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         try:

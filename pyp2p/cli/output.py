@@ -165,7 +165,7 @@ def configure_logs(verbose: int, rules: str) -> None:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s %(message)s"))
         root.addHandler(handler)
         root.propagate = False
-    root.setLevel([logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)])
+    root.setLevel([logging.WARNING, logging.INFO, logging.DEBUG][max(0, min(verbose, 2))])
     for rule in filter(None, (part.strip() for part in rules.split(","))):
         name, equals, level = rule.rpartition("=")
         if level.lower() not in _LEVELS:

@@ -212,3 +212,10 @@ def test_start_help_and_version() -> None:
     assert "pyp2p demo" in run().stdout
     version = run("--version").stdout
     assert all(word in version for word in ("pyp2p 0.", "Python 3.", "OpenSSL", "extra cli"))
+
+
+@pytest.mark.parametrize("name", ["/", ".", ""])
+def test_a_key_needs_the_name_of_a_file(name: str) -> None:
+    done = run("key", "new", name, "--force")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr

@@ -2,10 +2,11 @@
 
 import sys
 
-try:
-    from pyp2p.cli.main import main
+if __name__ == "__main__":
+    try:
+        from pyp2p.cli.main import main
 
-    code = main()
-except KeyboardInterrupt:  # before the command could take care of it
-    code = 130
-sys.exit(code)
+        code = main()
+    except KeyboardInterrupt:  # before the command could take care of it
+        code = 130
+    sys.exit(code)

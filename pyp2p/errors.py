@@ -37,6 +37,13 @@ def describe(error: BaseException, limit: int = 300) -> str:
     return shown if len(text) <= limit else shown + "..."
 
 
+def innermost(error: BaseException) -> BaseException:
+    """What is wrapped in groups of one, as nurseries make them; a group of several as it is."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
 class P2PError(Exception):
     """Base of every error that pyp2p raises on purpose."""
 

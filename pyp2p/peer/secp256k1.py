@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 try:
     import coincurve
 except ImportError:
-    coincurve = None  # type: ignore[assignment]
+    coincurve = None  # type: ignore[assignment]  # mypy has no type for "a module or None"
 
 ORDER: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 PRIVATE_BYTES: Final = 32

@@ -254,7 +254,7 @@ class Establisher:
         timeout = self._config.timeouts.admission
         with trio.move_on_after(timeout) as scope:
             for step in steps:
-                error = await run_guarded(lambda step=step: step(connection))  # type: ignore[misc]
+                error = await run_guarded(step, connection)
                 if error is not None:
                     return error
         return StageTimeout(Stage.ADMISSION, timeout) if scope.cancelled_caught else None

@@ -1,7 +1,8 @@
-"""Which protocols we serve, and the one boundary where a handler's crash is caught.
+"""Which protocols we serve, and the one boundary where a crash of the application's code is caught.
 
-Rule: this file holds the only `except Exception` of the package. A handler that raises costs its stream, a connection
-task that raises costs its connection; nobody else notices more than one log line.
+Rule: this file holds the only `except Exception` of the package, one for each way in which others' code is called: a
+handler that raises costs its stream, a connection task its connection, a matcher its answer; an admission step, a hook
+or a gater is judged by whoever asked it. Nobody else notices more than one log line.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import ParamSpec
 
 import trio
 
-from pyp2p.errors import P2PError, describe, printable
+from pyp2p.errors import P2PError, describe, innermost, printable
 from pyp2p.multistream.wire import encode_line
 from pyp2p.switch.connection import Connection
 from pyp2p.switch.facts import CloseReason
@@ -133,11 +134,9 @@ async def run_connection(connection: Connection, started: Callable[[], None]) ->
     try:
         await connection.run(started)
     except Exception as raised:
-        error = raised
-        while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]
+        error = innermost(raised)
         connection.reason = CloseReason("crashed", f"{type(error).__name__}: {error}")
-        connection.error = error
+        connection.error = error if isinstance(error, Exception) else raised
         logger.error(
             "connection failed peer=%s id=%s error=%s",
             connection.peer,
@@ -147,17 +146,17 @@ async def run_connection(connection: Connection, started: Callable[[], None]) ->
         logger.debug("connection traceback", exc_info=error)
 
 
-async def run_guarded(work: Callable[[], Awaitable[None]]) -> Exception | None:
-    """Run an admission step or a service's hook and return what it raised, None when all went well."""
+async def run_guarded(work: Callable[P, Awaitable[None]], *args: P.args, **kwargs: P.kwargs) -> Exception | None:
+    """Run an admission step, a hook or an upgrade and return what it raised, None when all went well."""
     try:
-        await work()
+        await work(*args, **kwargs)
     except Exception as error:
         return error
     return None
 
 
 def call_guarded(hook: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> Exception | None:
-    """Call a service's hook and return what it raised, None when all went well."""
+    """Call a hook or a gater and return what it raised, None when all went well."""
     try:
         hook(*args, **kwargs)
     except Exception as error:

@@ -20,6 +20,7 @@ from pyp2p.errors import (
     Refused,
     Stopping,
     describe,
+    innermost,
     printable,
 )
 from pyp2p.identify.service import IDENTIFY_PROTOCOL, PUSH_PROTOCOL, Identify
@@ -395,7 +396,7 @@ class Switch:
                 for service in self._establisher.services_of(connection):
                     word = service.last_word
                     if word is not None:
-                        error = await run_guarded(lambda word=word: word(connection, reason))  # type: ignore[misc]
+                        error = await run_guarded(word, connection, reason)
                         if error is not None:
                             logger.debug("last word failed service=%s error=%s", service.name, printable(str(error)))
         finally:  # whoever is cancelled during the last word closes all the same
@@ -523,9 +524,7 @@ async def open_switch(
                 nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         # What the block raised is the user's: the nurseries that it ran in are not part of the contract.
-        alone: BaseException = group
-        while isinstance(alone, BaseExceptionGroup) and len(alone.exceptions) == 1:
-            alone = alone.exceptions[0]
+        alone = innermost(group)
         if alone is group:
             raise
         raise alone from alone.__cause__

@@ -15,24 +15,12 @@ from pyp2p.peer.address import AddressKind, with_peer
 from pyp2p.peer.keys import Identity
 from pyp2p.switch.switch import Switch, open_switch
 from pyp2p.testing import LinkQuality, Sim, run_sim
+from tests.cancel.steps import CancelAt
 
 pytestmark = pytest.mark.hostile
 
 ECHO = "/echo/1.0.0"
 STEPS = 400  # more than any of the operations takes
-
-
-class CancelAt(trio.abc.Instrument):
-    """Cancels a scope after so many task steps of the whole run."""
-
-    def __init__(self, scope: trio.CancelScope, step: int) -> None:
-        self.scope = scope
-        self.left = step
-
-    def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        self.left -= 1
-        if self.left == 0:
-            self.scope.cancel()
 
 
 async def echo(stream) -> None:

@@ -219,3 +219,9 @@ def test_a_key_needs_the_name_of_a_file(name: str) -> None:
     done = run("key", "new", name, "--force")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+def test_a_verbosity_below_nothing_is_nothing() -> None:
+    done = run("key", "show", "/nonexistent", env={"PYP2P_VERBOSE": "-5"})
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr

@@ -11,6 +11,7 @@ from pyp2p.errors import ConnectFailed
 from pyp2p.peer.address import parse_multiaddr
 from pyp2p.switch.dialing import Shared, hedge
 from pyp2p.testing import Sim, run_sim, simulated
+from tests.cancel.steps import CancelAt
 
 A, B, C, D = (parse_multiaddr(f"/ip4/192.0.2.{n}/tcp/4001") for n in (1, 2, 3, 4))
 NAMES = {A: "a", B: "b", C: "c", D: "d"}
@@ -195,19 +196,6 @@ async def test_a_result_that_comes_after_the_cancellation_is_discarded(sim: Sim)
         await scene.dial((0, A), (0, B))
     assert scope.cancelled_caught
     assert sorted(scene.discarded) == ["a", "b"]
-
-
-class CancelAt(trio.abc.Instrument):
-    """Cancels a scope after so many task steps."""
-
-    def __init__(self, scope: trio.CancelScope, step: int) -> None:
-        self.scope = scope
-        self.left = step
-
-    def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        self.left -= 1
-        if self.left == 0:
-            self.scope.cancel()
 
 
 async def _cancelled_at(sim: Sim, step: int, hosts: dict[Multiaddr, Host], plan) -> tuple[bool, bool]:

@@ -14,7 +14,7 @@ class RawStream(trio.abc.HalfCloseableStream):
     """
 
     @abstractmethod
-    def try_send(self, data: bytes | memoryview) -> int:
+    def try_send(self, data: bytes | bytearray | memoryview) -> int:
         """Send what fits now and return how many bytes that was (0: nothing); never waits.
 
         Must not be called while a `send_all` is under way. Raises `trio.BrokenResourceError` when the stream is
@@ -32,7 +32,7 @@ class PlainStream(RawStream):
     def __init__(self, stream: trio.abc.HalfCloseableStream) -> None:
         self._stream = stream
 
-    def try_send(self, data: bytes | memoryview) -> int:
+    def try_send(self, data: bytes | bytearray | memoryview) -> int:
         """Always 0: a plain stream can only send by waiting."""
         return 0
 

@@ -30,7 +30,7 @@ class SecureChannel(Protocol):
         """The muxer agreed inside the handshake, or None: negotiate it."""
         ...
 
-    def seal(self, chunks: Sequence[Buffer]) -> bytes:
+    def seal(self, chunks: Sequence[Buffer]) -> bytes | bytearray:
         """Encrypt the chunks, joined, into as few frames as possible, ready for one write."""
         ...
 

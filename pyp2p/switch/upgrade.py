@@ -90,7 +90,7 @@ class Sealed(Generic[R]):
     def take_output(self) -> bytes:
         """The inner output, sealed."""
         output = self._inner.take_output()
-        return self._channel.seal([output]) if output else b""
+        return bytes(self._channel.seal([output])) if output else b""
 
 
 async def upgrade(

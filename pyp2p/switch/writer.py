@@ -39,7 +39,7 @@ class Writer:
         self._limit = limit
         self._failed = failed
         self._nursery: trio.Nursery | None = None
-        self._backlog: deque[bytes | memoryview] = deque()
+        self._backlog: deque[bytes | bytearray | memoryview] = deque()
         self._running = False
         self._waiters: list[Callable[[], None]] = []
         self._drained = trio.lowlevel.ParkingLot()
@@ -65,7 +65,7 @@ class Writer:
         self._nursery = nursery
         self._wake()
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes | bytearray) -> None:
         """Send what the socket takes now and queue the rest. Never waits and never raises: `failed` is told."""
         sent = 0
         if not self._backlog:

@@ -100,7 +100,7 @@ class MisbehavingStream(RawStream):
         """Bytes until the connection is closed."""
         return None if self._plan.close_after is None else max(self._plan.close_after - self._sent, 0)
 
-    def _changed(self, data: bytes | memoryview) -> bytes:
+    def _changed(self, data: bytes | bytearray | memoryview) -> bytes:
         """The next bytes as they go out."""
         position = -1 if self._plan.corrupt_at is None else self._plan.corrupt_at - self._sent
         if not 0 <= position < len(data):
@@ -112,7 +112,7 @@ class MisbehavingStream(RawStream):
     def _swallows(self) -> bool:
         return self._plan.silent_after is not None and self._sent >= self._plan.silent_after
 
-    def try_send(self, data: bytes | memoryview) -> int:
+    def try_send(self, data: bytes | bytearray | memoryview) -> int:
         """As the stream underneath, but nothing while this side waits or is about to close."""
         _current.set(self)
         if trio.current_time() < self._quiet_until or self._left is not None:

@@ -49,7 +49,7 @@ class Pipe:
         """True when the sender knows that nobody receives any more."""
         return self._refused is not None
 
-    def push(self, data: bytes | memoryview) -> int:
+    def push(self, data: bytes | bytearray | memoryview) -> int:
         """Take what fits; returns how much. Raises `trio.BrokenResourceError` when the receiver is gone."""
         if self._refused is not None:
             raise trio.BrokenResourceError(self._refused)
@@ -142,7 +142,7 @@ class PipeStream(RawStream):
         if self._eof_sent:
             raise trio.ClosedResourceError("the sending half was closed by send_eof")
 
-    def try_send(self, data: bytes | memoryview) -> int:
+    def try_send(self, data: bytes | bytearray | memoryview) -> int:
         """What fits into the pipe now; see `RawStream.try_send`."""
         self._check_sendable()
         if self._sending:

@@ -85,7 +85,7 @@ class TcpStream(RawStream):
         if self._eof_sent:
             raise trio.ClosedResourceError("the sending half was closed by send_eof")
 
-    def try_send(self, data: bytes | memoryview) -> int:
+    def try_send(self, data: bytes | bytearray | memoryview) -> int:
         """One non-blocking send: how many bytes the kernel took; see `RawStream.try_send`."""
         self._check_sendable()
         if self._sending:

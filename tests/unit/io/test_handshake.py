@@ -73,7 +73,7 @@ class Wire(RawStream):
         await trio.lowlevel.checkpoint()
         self.writes.append(bytes(data))
 
-    def try_send(self, data: bytes | memoryview) -> int:
+    def try_send(self, data: bytes | bytearray | memoryview) -> int:
         self.last_words += bytes(data)
         return len(data)
 

@@ -135,10 +135,17 @@ def test_any_split_gives_the_same_plaintexts(messages, sizes):
     assert got == [message for message in messages if message]
 
 
-@given(st.lists(st.binary(max_size=80_000), max_size=4))
-def test_chunks_of_any_size_come_out_joined(chunks):
+@given(
+    st.lists(
+        st.integers(0, 140_000) | st.sampled_from([MAX_PLAINTEXT - 1, MAX_PLAINTEXT, MAX_PLAINTEXT + 1]), max_size=5
+    )
+)
+def test_chunks_of_any_size_come_out_joined_in_as_few_frames_as_can_be(sizes):
     ours, theirs = pair()
-    assert b"".join(theirs.open(ours.seal(chunks))) == b"".join(chunks)
+    chunks = [(b"%06d" % n * (size // 6 + 1))[:size] for n, size in enumerate(sizes)]
+    sealed = ours.seal(chunks)
+    assert len(frames_of(sealed)) == -(-sum(sizes) // MAX_PLAINTEXT)
+    assert b"".join(theirs.open(sealed)) == b"".join(chunks)
 
 
 def dies(channel, data):

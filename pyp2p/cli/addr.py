@@ -53,6 +53,8 @@ def show(event: str, given: str, found: Explained, out: Output) -> int:
         facts = {
             "stage": "usage",
             "reason": found.problem,
+            "advice": "",
+            "code": USAGE,
             "position": found.position,
             "attempts": [],
             "kind": found.kind,

@@ -62,7 +62,7 @@ def stack(options: argparse.Namespace) -> dict[str, Any]:
 
 def identity(options: argparse.Namespace, out: Output) -> Identity | None:
     """The identity of --key, None for a fresh one."""
-    return load_or_create(options.key, out) if options.key else None
+    return load_or_create(options.key, out) if options.key is not None else None
 
 
 def with_connection(

@@ -24,6 +24,7 @@ from pyp2p.errors import (
     printable,
 )
 from pyp2p.identify.service import IDENTIFY_PROTOCOL, PUSH_PROTOCOL, Identify
+from pyp2p.identify.wire import MAX_PROTOCOLS
 from pyp2p.io.handshake import Direction
 from pyp2p.io.stream import PlainStream, RawStream
 from pyp2p.muxers.base import MuxerFactory
@@ -174,12 +175,15 @@ class Switch:
 
         When the handler returns the stream is closed, when it raises it is reset. `match` also takes other names that
         it says yes to. `budget` bounds concurrent streams. Streams wait for admission unless `before_admission`, and
-        for the peer's identify with `after_identify`. Raises `ValueError` for a duplicate; connected peers are told.
+        for the peer's identify with `after_identify`. Connected peers are told. Raises `ValueError` for a duplicate and
+        for more protocols than identify can carry (1,000).
         """
         names = protocol_names(protocols)
         for name in names:
             if self._table.mounted(name) or names.count(name) > 1:
                 raise ValueError(f"protocol {name} is already mounted")
+        if len(self._table.names()) + len(names) > MAX_PROTOCOLS:
+            raise ValueError(f"more than {MAX_PROTOCOLS} protocols: identify could not tell peers of all")
         limits = self.config.limits
         bound = Budget(per_peer=limits.streams_per_protocol_and_peer) if budget is None else budget
         for name in names:

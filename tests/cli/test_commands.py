@@ -225,3 +225,9 @@ def test_a_verbosity_below_nothing_is_nothing() -> None:
     done = run("key", "show", "/nonexistent", env={"PYP2P_VERBOSE": "-5"})
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+def test_an_empty_key_name_is_no_fresh_identity() -> None:
+    done = run("listen", "--key", "")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr

@@ -102,6 +102,7 @@ def test_addr_explain_that_does_not_decode(capsys: pytest.CaptureFixture[str]) -
     code, error = show(capsys, "addr", "explain", "/ip4/127.0.0.1/tcp/65536")
     assert code == 2
     assert (error["event"], error["stage"], error["position"], error["attempts"]) == ("error", "usage", 19, [])
+    assert (error["code"], error["advice"]) == (2, "")
     assert error["reason"] == "port 65536 is outside 0..65535"
     assert [part["name"] for part in error["parts"]] == ["ip4"]
     for text in ("", "hello", ID[:-1] + "0", "04ff", "x" * 10_000, "\x1b[2J", "/\ud800"):

@@ -540,3 +540,10 @@ async def test_a_name_that_stands_twice_is_not_half_mounted() -> None:
         with pytest.raises(ValueError, match="/y"):
             a.mount(["/y", "/y"], serve_echo)
         a.mount("/y", serve_echo)
+
+
+async def test_more_protocols_than_peers_can_be_told_of_are_refused_whole() -> None:
+    async with open_switch() as a:
+        with pytest.raises(ValueError, match="1000"):
+            a.mount([f"/many/{n}" for n in range(1001)], serve_echo)
+        a.mount("/many/0", serve_echo)

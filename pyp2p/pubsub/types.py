@@ -1,0 +1,92 @@
+"""What the parts of pubsub speak of: messages, verdicts, what came in an RPC, and what is to be done.
+
+Rules: pure. Values of the hot path are slots-dataclasses, not frozen ones. Topics are text that is valid UTF-8; ids and
+payloads are bytes. libp2p specs, pubsub/README.md and pubsub/gossipsub.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from pyp2p.peer.id import PeerId
+
+
+class Kind(enum.IntEnum):
+    """The protocol that is spoken with a peer; a later one can do all that an earlier one can."""
+
+    FLOODSUB = 0
+    GOSSIP_1_0 = 10
+    GOSSIP_1_1 = 11
+    GOSSIP_1_2 = 12
+    GOSSIP_1_3 = 13
+
+    @property
+    def gossips(self) -> bool:
+        """True for every gossipsub: the peer can be in a mesh."""
+        return self is not Kind.FLOODSUB
+
+
+PROTOCOLS: dict[str, Kind] = {
+    "/meshsub/1.3.0": Kind.GOSSIP_1_3,
+    "/meshsub/1.2.0": Kind.GOSSIP_1_2,
+    "/meshsub/1.1.0": Kind.GOSSIP_1_1,
+    "/meshsub/1.0.0": Kind.GOSSIP_1_0,
+    "/floodsub/1.0.0": Kind.FLOODSUB,
+}
+
+
+class Verdict(enum.Enum):
+    """What validation says of a message."""
+
+    ACCEPT = "accept"  # deliver and forward
+    REJECT = "reject"  # drop; who sent it is to blame (P4)
+    IGNORE = "ignore"  # drop; nobody is to blame
+
+
+@dataclass(slots=True)
+class Message:
+    """One published message.
+
+    `raw` is the serialised protobuf as it came (unknown fields included): what is forwarded. `data` is what stands in
+    it, `payload` the same after the data transform, `id` what deduplicates it. `author`, `seqno`, `key` and `signature`
+    are None where the field is absent. `source` is who sent it to us, None when we published it.
+    """
+
+    topic: str
+    data: bytes
+    raw: bytes
+    author: bytes | None = None
+    seqno: bytes | None = None
+    key: bytes | None = None
+    signature: bytes | None = None
+    payload: bytes = b""
+    id: bytes = b""
+    source: PeerId | None = None
+    received_at: float = 0.0
+
+
+@dataclass(slots=True)
+class Prune:
+    """A peer takes us out of its mesh of `topic`; `backoff` in seconds, None when it named none.
+
+    `peers` are (peer id bytes, signed record or b"") that it offers instead.
+    """
+
+    topic: str
+    peers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    backoff: int | None = None
+
+
+@dataclass(slots=True)
+class Rpc:
+    """One decoded RPC: publishes as serialised messages, control as plain lists, each bounded by `RpcLimits`."""
+
+    subscriptions: list[tuple[bool, str]] = field(default_factory=list)
+    publish: list[bytes] = field(default_factory=list)
+    ihave: list[tuple[str, list[bytes]]] = field(default_factory=list)
+    iwant: list[bytes] = field(default_factory=list)
+    graft: list[str] = field(default_factory=list)
+    prune: list[Prune] = field(default_factory=list)
+    idontwant: list[bytes] = field(default_factory=list)
+    extensions: int = 0  # how often the extensions control message stands in it

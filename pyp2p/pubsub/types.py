@@ -90,3 +90,58 @@ class Rpc:
     prune: list[Prune] = field(default_factory=list)
     idontwant: list[bytes] = field(default_factory=list)
     extensions: int = 0  # how often the extensions control message stands in it
+
+
+# ---- effects: what the router wants done
+
+
+class Lane(enum.IntEnum):
+    """The classes of a peer's queue, the most urgent first; only the last two may be dropped."""
+
+    CONTROL = 0
+    OWN = 1
+    FORWARDED = 2
+    GOSSIP = 3
+
+
+@dataclass(slots=True)
+class Send:
+    """Queue a serialised piece of an RPC for `peers`; `token` is the message id where it is a message."""
+
+    peers: list[PeerId]
+    lane: Lane
+    fragment: bytes
+    token: bytes | None = None
+
+
+@dataclass(slots=True)
+class Unwanted:
+    """`peer` has these messages already: what is still queued for it of them may go."""
+
+    peer: PeerId
+    ids: list[bytes]
+
+
+@dataclass(slots=True)
+class Validate:
+    """Ask the application's validators; the answer comes back by `Router.validated`."""
+
+    message: Message
+
+
+@dataclass(slots=True)
+class Deliver:
+    """Give a message to our own subscribers."""
+
+    message: Message
+
+
+@dataclass(slots=True)
+class Connect:
+    """Try to connect to a peer: one that was offered with its signed record, or an explicit one (b"")."""
+
+    peer: bytes
+    record: bytes
+
+
+Effect = Send | Unwanted | Validate | Deliver | Connect

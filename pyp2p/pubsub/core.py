@@ -1,0 +1,478 @@
+"""The gossipsub router without I/O: events and `now` in, effects out.
+
+Rules: pure. The service hands in what peers say and when it is time for a heartbeat, and carries out what `take`
+returns. An id enters the seen cache only after the signature holds, so that a forged copy cannot suppress the true one:
+seen? - verify - mark - validate. A message is encoded once, whatever the fan-out. libp2p specs, gossipsub v1.0 to v1.3.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from pyp2p.errors import MessageTooLarge, PubsubError
+from pyp2p.peer.id import PeerId
+from pyp2p.pubsub.caches import DontWant, MessageCache, Promises, Quota, RawIndex, SeenCache
+from pyp2p.pubsub.ids import MessageIdFunction
+from pyp2p.pubsub.mesh import Mesh
+from pyp2p.pubsub.params import GossipParams, Thresholds
+from pyp2p.pubsub.peers import PeerState, PeerTable
+from pyp2p.pubsub.score import IPAddress, ScoreBook
+from pyp2p.pubsub.signing import Policy
+from pyp2p.pubsub.transform import DataTransform
+from pyp2p.pubsub.types import (
+    Connect,
+    Deliver,
+    Effect,
+    Kind,
+    Lane,
+    Message,
+    Prune,
+    Rpc,
+    Send,
+    Unwanted,
+    Validate,
+    Verdict,
+)
+from pyp2p.pubsub.wire import (
+    decode_message,
+    graft_fragment,
+    idontwant_fragments,
+    ihave_fragments,
+    iwant_fragments,
+    prune_fragment,
+    publish_fragment,
+    subscription_fragments,
+)
+
+Judge = Callable[[Message], Verdict | None]  # None: asynchronous validators have to be asked
+Records = Callable[[PeerId], bytes]  # the signed record of a peer, b"" when there is none
+
+_RAW_INDEX_FROM = 1024  # bytes: below, hashing again is as cheap as looking it up
+
+
+@dataclass(slots=True)
+class Publication:
+    """What `publish` did: the message, and the peers that it is queued for."""
+
+    message: Message
+    peers: list[PeerId]
+
+
+class Router:
+    """Gossipsub (and floodsub) for one node."""
+
+    def __init__(
+        self,
+        me: PeerId,
+        params: GossipParams,
+        *,
+        thresholds: Thresholds,
+        score: ScoreBook,
+        policy: Policy,
+        message_id: MessageIdFunction,
+        transform: DataTransform,
+        rng: random.Random,
+        judge: Judge,
+        allows: Callable[[str], bool],
+        records: Records,
+        first_seqno: int,
+    ) -> None:
+        self.counters: Counter[tuple[str, str]] = Counter()  # (what happened, topic)
+        self.score = score
+        self.table = PeerTable(params.max_topics_per_peer)
+        self.mesh = Mesh(params, thresholds, self.table, score, rng)
+        self.seen = SeenCache(params.seen_ttl, params.seen_bytes)
+        self.cache = MessageCache(params.history_length, params.history_gossip, params.mcache_bytes)
+        self.direct: dict[PeerId, None] = {}
+        self._me = me
+        self._my_id = me.to_bytes()
+        self._params = params
+        self._thresholds = thresholds
+        self._policy = policy
+        self._message_id = message_id
+        self._transform = transform
+        self._rng = rng
+        self._judge = judge
+        self._allows = allows
+        self._records = records
+        self._seqno = first_seqno
+        self._raw = RawIndex(params.seen_ttl, params.mcache_bytes // 4)
+        self._promises = Promises(params.iwant_followup)
+        self._unwanted = DontWant(params.idontwant_ttl, params.max_idontwant_messages)
+        self._quota = Quota()
+        self._extended: dict[PeerId, None] = {}  # who sent an extensions message
+        self._pending: dict[bytes, Message] = {}
+        self._pending_bytes = 0
+        self._beats = 0
+        self._out: list[Effect] = []
+
+    def take(self) -> list[Effect]:
+        """What is to be done now, in order; each effect is returned once."""
+        out = self._out
+        self._out = []
+        return out
+
+    # --- peers
+
+    def peer_up(self, peer: PeerId, kind: Kind, outbound: bool, ips: Sequence[IPAddress], now: float) -> None:
+        """A stream to `peer` is open, spoken in `kind`; `outbound`: we dialled. It is told what we listen to."""
+        self.table.up(peer, kind, outbound, peer in self.direct)
+        self.score.peer_up(peer, ips, now)
+        self.hello(peer)
+
+    def hello(self, peer: PeerId) -> None:
+        """Tell `peer` all our subscriptions: at the start, and again on a new stream."""
+        for fragment in subscription_fragments([(True, topic) for topic in self.mesh.topics]):
+            self._send([peer], Lane.CONTROL, fragment)
+
+    def peer_down(self, peer: PeerId, now: float) -> None:
+        """The peer is gone; its score is kept as long as the parameters say."""
+        if self.table.down(peer) is None:
+            return
+        self.score.peer_down(peer, now)
+        self.mesh.down(peer)
+        self._promises.peer_down(peer)
+        self._unwanted.peer_down(peer)
+        self._extended.pop(peer, None)
+
+    # --- our own subscriptions
+
+    def subscribe(self, topic: str, now: float) -> None:
+        """Listen to `topic`: everybody is told, the mesh is filled. Idempotent."""
+        if topic in self.mesh.topics:
+            return
+        self._announce(True, topic)
+        for peer in self.mesh.join(topic, now):
+            self._send([peer], Lane.CONTROL, graft_fragment(topic))
+
+    def unsubscribe(self, topic: str, now: float) -> None:
+        """Listen no longer: everybody is told, the mesh is left. Idempotent."""
+        if topic not in self.mesh.topics:
+            return
+        self._announce(False, topic)
+        backoff = int(self._params.unsubscribe_backoff)
+        for peer in self.mesh.leave(topic, now):
+            self._send([peer], Lane.CONTROL, prune_fragment(Prune(topic, [], backoff)))
+
+    def _announce(self, subscribe: bool, topic: str) -> None:
+        peers = list(self.table.all())
+        for fragment in subscription_fragments([(subscribe, topic)]):
+            self._send(peers, Lane.CONTROL, fragment)
+
+    # --- our own messages
+
+    def publish(self, topic: str, payload: bytes, now: float) -> Publication:
+        """Send our own message. Raises `MessageTooLarge` before anything is queued. Nobody eligible: `peers` is empty.
+
+        A message whose id was seen before (possible where ids come from the content) goes to nobody again.
+        """
+        message = self._policy.build(topic, self._transform.outbound(topic, payload), self._seqno)
+        fragment = publish_fragment(message.raw)
+        if len(fragment) > self._params.max_rpc_size:
+            raise MessageTooLarge(topic, len(fragment), self._params.max_rpc_size)
+        self._seqno += 1
+        message.payload = payload
+        message.received_at = now
+        message.id = self._message_id(message)
+        if not self.seen.add(message.id, now):
+            self._count("published twice", topic)
+            return Publication(message, [])
+        self.cache.put(message)
+        self._remember_raw(message, now)
+        self._count("published", topic)
+        if topic in self.mesh.topics:
+            self._out.append(Deliver(message))
+        peers = [peer for peer in self._audience(topic, now) if not self._unwanted.unwanted(peer, message.id)]
+        if peers:
+            self._send(peers, Lane.OWN, fragment, message.id)
+        return Publication(message, peers)
+
+    def _audience(self, topic: str, now: float) -> Iterable[PeerId]:
+        """Who gets our own message: explicit and floodsub peers always, else everybody good enough or the mesh."""
+        good = self._thresholds.publish
+        listening = self.table.listening(topic)
+        if self._params.flood_publish:
+            return [p for p, state in listening.items() if state.direct or self.score.score(p) >= good]
+        chosen = dict.fromkeys(self.mesh.for_publish(topic, now))
+        for peer, state in listening.items():
+            if state.direct or (not state.kind.gossips and self.score.score(peer) >= good):
+                chosen[peer] = None
+        return chosen
+
+    # --- what a peer says
+
+    def handle_rpc(self, peer: PeerId, rpc: Rpc, now: float) -> None:
+        """Take one RPC. Whatever a peer says, this raises nothing."""
+        state = self.table.get(peer)
+        if state is None:
+            return
+        if not state.direct and self.score.score(peer) < self._thresholds.graylist:
+            self._count("graylisted", "")
+            return
+        if rpc.extensions:
+            self._on_extensions(peer, rpc.extensions)
+        for subscribe, topic in rpc.subscriptions:
+            self._on_subscription(state, subscribe, topic, now)
+        for raw in rpc.publish:
+            self._on_message(state, raw, now)
+        if rpc.ihave:
+            self._on_ihave(state, rpc.ihave, now)
+        if rpc.iwant:
+            self._on_iwant(state, rpc.iwant)
+        for topic in rpc.graft:
+            self._on_graft(state, topic, now)
+        for prune in rpc.prune:
+            self._on_prune(state, prune, now)
+        if rpc.idontwant:
+            self._on_idontwant(peer, rpc.idontwant)
+
+    def malformed(self, peer: PeerId) -> None:
+        """The peer sent what is no RPC or over a bound."""
+        self.score.behaviour(peer)
+        self._count("malformed", "")
+
+    def _on_subscription(self, state: PeerState, subscribe: bool, topic: str, now: float) -> None:
+        if subscribe:
+            if not self._allows(topic):
+                self._count("subscription filtered", "")
+            elif not self.table.subscribe(state, topic):
+                self._count("too many subscriptions", "")
+        elif self.table.unsubscribe(state, topic):
+            self.mesh.unsubscribed(state.peer, topic, now)
+
+    def _on_message(self, state: PeerState, raw: bytes, now: float) -> None:
+        peer = state.peer
+        try:
+            message = decode_message(raw)
+        except PubsubError:
+            self.malformed(peer)
+            return
+        topic = message.topic
+        if topic not in self.mesh.topics:
+            self._count("not subscribed", "")
+            return
+        valid = True
+        known = self._raw.find(raw) if len(raw) >= _RAW_INDEX_FROM else None
+        if known is None:
+            payload = self._transform.inbound(topic, message.data)
+            valid = payload is not None
+            message.payload = message.data if payload is None else payload
+            known = self._message_id(message, valid)
+        message.id = known
+        message.source = peer
+        message.received_at = now
+        if known in self.seen:
+            self._promises.fulfilled(known)
+            self.score.duplicate(known, topic, peer, now)
+            self._count("duplicate", topic)
+            return
+        reason = self._policy.check(message)
+        if reason is None and message.author == self._my_id:
+            reason = "it says it is ours"
+        if reason is not None:
+            self._promises.fulfilled(known)
+            self.score.invalid(peer, topic)
+            self._count("rejected", topic)
+            return
+        self.seen.add(known, now)
+        self._remember_raw(message, now)
+        self._promises.fulfilled(known)
+        self.score.begin(known, topic, peer, now)
+        if not valid:
+            self.validated(message, Verdict.REJECT, now)
+            return
+        if len(raw) >= self._params.idontwant_threshold:
+            self._tell_unwanted(message)
+        verdict = self._judge(message)
+        if verdict is not None:
+            self.validated(message, verdict, now)
+        elif self._pending_bytes + len(raw) > self._params.pending_validation_bytes:
+            self._count("validation queue full", topic)
+            self.validated(message, Verdict.IGNORE, now)
+        else:
+            self._pending[known] = message
+            self._pending_bytes += len(raw)
+            self._out.append(Validate(message))
+
+    def validated(self, message: Message, verdict: Verdict, now: float) -> None:
+        """The verdict on a message; one that comes twice or too late counts once."""
+        if self._pending.pop(message.id, None) is not None:
+            self._pending_bytes -= len(message.raw)
+        topic, source = message.topic, message.source
+        if source is None:
+            return
+        if verdict is Verdict.ACCEPT:
+            self.score.accepted(message.id, topic, source, now)
+            self._count("accepted", topic)
+            self.cache.put(message)
+            self._forward(message)
+            if topic in self.mesh.topics:
+                self._out.append(Deliver(message))
+        elif verdict is Verdict.REJECT:
+            self.score.rejected(message.id, topic, source, now)
+            self._count("rejected", topic)
+        else:
+            self.score.ignored(message.id, now)
+            self._count("ignored", topic)
+
+    def _forward(self, message: Message) -> None:
+        topic, source = message.topic, message.source
+        author = None if message.author is None else message.author
+        unwanted = self._unwanted.unwanted
+        chosen = dict.fromkeys(self.mesh.peers(topic))
+        for peer, state in self.table.listening(topic).items():
+            if state.direct or not state.kind.gossips:
+                chosen[peer] = None
+        peers = [
+            peer
+            for peer in chosen
+            if peer != source and not unwanted(peer, message.id) and (author is None or peer.to_bytes() != author)
+        ]
+        if peers:
+            self._send(peers, Lane.FORWARDED, publish_fragment(message.raw), message.id)
+
+    def _tell_unwanted(self, message: Message) -> None:
+        """Spare ourselves further copies of a large message, at once, before it is validated (v1.2)."""
+        peers = []
+        for peer in self.mesh.peers(message.topic):
+            state = self.table.get(peer)
+            if peer != message.source and state is not None and state.kind >= Kind.GOSSIP_1_2:
+                peers.append(peer)
+        if peers:
+            for fragment in idontwant_fragments([message.id]):
+                self._send(peers, Lane.CONTROL, fragment)
+
+    def _remember_raw(self, message: Message, now: float) -> None:
+        if len(message.raw) >= _RAW_INDEX_FROM:
+            self._raw.add(message.raw, message.id, now)
+
+    # --- control
+
+    def _on_ihave(self, state: PeerState, offers: list[tuple[str, list[bytes]]], now: float) -> None:
+        peer, params = state.peer, self._params
+        if self.score.score(peer) < self._thresholds.gossip:
+            self._count("gossip ignored", "")
+            return
+        if not self._quota.take(peer, "ihave", 1, params.max_ihave_messages):
+            self._count("too many ihave", "")
+            return
+        wanted: dict[bytes, None] = {}
+        for topic, ids in offers:
+            if topic in self.mesh.topics:
+                for message_id in ids:
+                    if message_id not in self.seen:
+                        wanted[message_id] = None
+        if not wanted:
+            return
+        allowed = self._quota.take(peer, "iwant", len(wanted), params.max_ihave_ids)
+        asked = list(wanted)
+        self._rng.shuffle(asked)
+        asked = asked[:allowed]
+        if asked:
+            self._count("promised", "")
+            self._promises.promise(peer, asked, self._rng, now)
+            for fragment in iwant_fragments(asked):
+                self._send([peer], Lane.CONTROL, fragment)
+
+    def _on_iwant(self, state: PeerState, ids: list[bytes]) -> None:
+        peer = state.peer
+        if self.score.score(peer) < self._thresholds.gossip:
+            self._count("gossip ignored", "")
+            return
+        for message_id in ids:
+            found = self.cache.for_peer(message_id, peer)
+            if found is None:
+                continue
+            message, count = found
+            if count > self._params.gossip_retransmission:
+                self._count("retransmissions refused", message.topic)
+            elif not self._unwanted.unwanted(peer, message_id):
+                self._send([peer], Lane.GOSSIP, publish_fragment(message.raw), message_id)
+
+    def _on_graft(self, state: PeerState, topic: str, now: float) -> None:
+        if topic not in self.mesh.topics:
+            self._count("graft of unknown topic", "")  # no answer: it would tell whoever asks what we listen to
+        elif not self.mesh.grafted(state, topic, now):
+            self._count("graft refused", topic)
+            self._send_prune(state.peer, topic, self._may_offer(state.peer))
+
+    def _on_prune(self, state: PeerState, prune: Prune, now: float) -> None:
+        if prune.topic not in self.mesh.topics:
+            self._count("prune of unknown topic", "")
+            return
+        self.mesh.pruned(state.peer, prune.topic, prune.backoff, now)
+        if prune.peers and self._params.do_px and self.score.score(state.peer) >= self._thresholds.accept_px:
+            for peer, record in prune.peers[: self._params.prune_peers]:
+                if record and peer != self._my_id:
+                    self._out.append(Connect(peer, record))
+
+    def _may_offer(self, peer: PeerId) -> bool:
+        return self._params.do_px and self.score.score(peer) >= 0
+
+    def _send_prune(self, peer: PeerId, topic: str, offer: bool) -> None:
+        others = self.mesh.instead_of(peer, topic) if offer else []
+        known = [(other.to_bytes(), self._records(other)) for other in others]
+        backoff = int(self._params.prune_backoff)
+        self._send([peer], Lane.CONTROL, prune_fragment(Prune(topic, known, backoff)))
+
+    def _on_idontwant(self, peer: PeerId, ids: list[bytes]) -> None:
+        taken = self._unwanted.add(peer, ids)
+        if taken < len(ids):
+            self._count("too many idontwant", "")
+        if taken:
+            self._out.append(Unwanted(peer, ids[:taken]))
+
+    def _on_extensions(self, peer: PeerId, count: int) -> None:
+        """v1.3: at most once, in the first RPC; we have none to answer with."""
+        if count > 1 or peer in self._extended:
+            self.score.behaviour(peer)
+            self._count("extensions twice", "")
+        self._extended[peer] = None
+
+    # --- heartbeat
+
+    def heartbeat(self, now: float) -> None:
+        """Once every `heartbeat_interval`: maintain meshes, gossip, decay. A late one is not made up for."""
+        self._beats += 1
+        self._quota.beat()
+        self._unwanted.beat()
+        self.seen.expire(now)
+        self._raw.expire(now)
+        for peer, count in self._promises.broken(now).items():
+            self.score.behaviour(peer, count)
+            self.counters["broken promises", ""] += count
+        self.score.decay(now)
+        changes = self.mesh.beat(now)
+        for peer, topics in changes.grafts.items():
+            for topic in topics:
+                self._send([peer], Lane.CONTROL, graft_fragment(topic))
+        for peer, topics in changes.prunes.items():
+            for topic in topics:
+                self._send_prune(peer, topic, peer not in changes.no_px and self._may_offer(peer))
+        self._gossip()
+        if self._beats % self._params.direct_connect_ticks == 1:
+            self._out.extend(Connect(peer.to_bytes(), b"") for peer in self.direct if peer not in self.table)
+        self.cache.shift()
+
+    def _gossip(self) -> None:
+        limit = self._params.max_ihave_ids
+        for members in (self.mesh.topics, self.mesh.fanout):
+            for topic, peers in members.items():
+                ids = self.cache.gossip_ids(topic)
+                if not ids:
+                    continue
+                for peer in self.mesh.gossip_targets(topic, peers):
+                    told = self._rng.sample(ids, limit) if len(ids) > limit else ids
+                    for fragment in ihave_fragments(topic, told):
+                        self._send([peer], Lane.GOSSIP, fragment)
+
+    # --- parts
+
+    def _send(self, peers: list[PeerId], lane: Lane, fragment: bytes, token: bytes | None = None) -> None:
+        self._out.append(Send(peers, lane, fragment, token))
+
+    def _count(self, what: str, topic: str) -> None:
+        self.counters[what, topic] += 1

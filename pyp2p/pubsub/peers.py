@@ -1,0 +1,94 @@
+"""Who is there and what they listen to: the table that mesh and router share.
+
+Rules: pure, bounded by the connections of the switch and by `max_topics_per_peer`. Iteration is in the order of arrival,
+never over sets, so that the same seed gives the same choices.
+"""
+
+from __future__ import annotations
+
+from pyp2p.peer.id import PeerId
+from pyp2p.pubsub.types import Kind
+
+
+class PeerState:
+    """One connected peer: the protocol spoken, who dialled, its topics."""
+
+    __slots__ = ("direct", "kind", "outbound", "peer", "topics")
+
+    def __init__(self, peer: PeerId, kind: Kind, outbound: bool, direct: bool) -> None:
+        self.peer = peer
+        self.kind = kind
+        self.outbound = outbound
+        self.direct = direct
+        self.topics: dict[str, None] = {}
+
+
+_NOBODY: dict[PeerId, PeerState] = {}
+
+
+class PeerTable:
+    """All connected peers, also by topic."""
+
+    def __init__(self, max_topics: int) -> None:
+        self._max_topics = max_topics
+        self._peers: dict[PeerId, PeerState] = {}
+        self._topics: dict[str, dict[PeerId, PeerState]] = {}
+
+    def __len__(self) -> int:
+        return len(self._peers)
+
+    def __contains__(self, peer: PeerId) -> bool:
+        return peer in self._peers
+
+    def get(self, peer: PeerId) -> PeerState | None:
+        """The state of a connected peer."""
+        return self._peers.get(peer)
+
+    def all(self) -> dict[PeerId, PeerState]:
+        """Every connected peer, in the order of arrival; for reading."""
+        return self._peers
+
+    def up(self, peer: PeerId, kind: Kind, outbound: bool, direct: bool) -> PeerState:
+        """A peer came. One that is there already keeps its topics and takes the new facts."""
+        state = self._peers.get(peer)
+        if state is None:
+            state = self._peers[peer] = PeerState(peer, kind, outbound, direct)
+        else:
+            state.kind, state.outbound, state.direct = kind, outbound, direct
+        return state
+
+    def down(self, peer: PeerId) -> PeerState | None:
+        """A peer went; returns what was known of it."""
+        state = self._peers.pop(peer, None)
+        if state is not None:
+            for topic in state.topics:
+                self._leave(peer, topic)
+        return state
+
+    def subscribe(self, state: PeerState, topic: str) -> bool:
+        """The peer listens to `topic`; False when it has too many already."""
+        if topic in state.topics:
+            return True
+        if len(state.topics) >= self._max_topics:
+            return False
+        state.topics[topic] = None
+        self._topics.setdefault(topic, {})[state.peer] = state
+        return True
+
+    def unsubscribe(self, state: PeerState, topic: str) -> bool:
+        """The peer no longer listens; False when it never did."""
+        if topic not in state.topics:
+            return False
+        del state.topics[topic]
+        self._leave(state.peer, topic)
+        return True
+
+    def listening(self, topic: str) -> dict[PeerId, PeerState]:
+        """Who listens to `topic`, in the order of their subscriptions; for reading."""
+        return self._topics.get(topic, _NOBODY)
+
+    def _leave(self, peer: PeerId, topic: str) -> None:
+        peers = self._topics[topic]
+        del peers[peer]
+        if not peers:
+            del self._topics[topic]

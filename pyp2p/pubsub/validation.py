@@ -1,0 +1,98 @@
+"""The application's word on messages: validators per topic, run at once or as bounded tasks.
+
+Rules: a validator that crashes or hangs counts as `IGNORE` and harms nobody. Synchronous ones run inline, which costs no
+task; a topic with an asynchronous one gets a task per message, at most `concurrency` at a time and `queue` waiting.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from pyp2p.errors import printable
+from pyp2p.pubsub.types import Message, Verdict
+from pyp2p.switch.handlers import call_guarded, run_guarded
+from pyp2p.switch.loglimit import LogLimiter
+
+logger = logging.getLogger("pyp2p.pubsub")
+
+Validator = Callable[[Message], Verdict | Awaitable[Verdict]]
+
+
+class TopicValidator:
+    """One validator of a topic with its bounds."""
+
+    def __init__(self, function: Validator, concurrency: int, queue: int, timeout: float) -> None:
+        self.function = function
+        self.is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+            getattr(function, "__call__", None)  # noqa: B004  an object with an async __call__
+        )
+        self.running = trio.CapacityLimiter(concurrency)
+        self.queue = queue
+        self.timeout = timeout
+
+
+class Validators:
+    """All validators by topic."""
+
+    def __init__(self, counters: Counter[tuple[str, str]]) -> None:
+        self._by_topic: dict[str, TopicValidator] = {}
+        self._counters = counters
+        self._failures = LogLimiter(logger)
+
+    def add(self, topic: str, validator: TopicValidator) -> None:
+        """Ask it about every message of `topic`. Raises `ValueError` when there is one already."""
+        if topic in self._by_topic:
+            raise ValueError(f"topic {printable(topic)} has a validator already")
+        self._by_topic[topic] = validator
+
+    def remove(self, topic: str) -> None:
+        """Ask no longer; what is being asked is finished. Raises `KeyError` when there is none."""
+        del self._by_topic[topic]
+
+    def judge(self, message: Message) -> Verdict | None:
+        """The verdict at once; None when the validator is asynchronous and `run` has to be awaited."""
+        validator = self._by_topic.get(message.topic)
+        if validator is None:
+            return Verdict.ACCEPT
+        if validator.is_async:
+            if validator.running.statistics().tasks_waiting >= validator.queue:
+                self._counters["validation queue full", message.topic] += 1
+                return Verdict.IGNORE
+            return None
+        said: list[object] = []
+        error = call_guarded(lambda: said.append(validator.function(message)))
+        return self._verdict(message.topic, said, error)
+
+    async def run(self, message: Message) -> Verdict:
+        """Ask the asynchronous validator of the topic, when its turn comes."""
+        validator = self._by_topic.get(message.topic)
+        if validator is None or not validator.is_async:
+            return self.judge(message) or Verdict.IGNORE
+        said: list[object] = []
+
+        async def ask() -> None:
+            answer = validator.function(message)
+            said.append(await answer if inspect.isawaitable(answer) else answer)
+
+        async with validator.running:
+            with trio.move_on_after(validator.timeout) as scope:
+                error = await run_guarded(ask)
+        if scope.cancelled_caught:
+            self._counters["validation timed out", message.topic] += 1
+            return Verdict.IGNORE
+        return self._verdict(message.topic, said, error)
+
+    def _verdict(self, topic: str, said: list[object], error: Exception | None) -> Verdict:
+        if error is None and said and isinstance(said[0], Verdict):
+            return said[0]
+        reason = f"it answered {said[0]!r}" if error is None and said else repr(error)
+        self._counters["validator failed", topic] += 1
+        self._failures.log(
+            trio.current_time(), "validator failed topic=%s error=%s", printable(topic), printable(reason, 300)
+        )
+        return Verdict.IGNORE

@@ -79,8 +79,9 @@ class Router:
         allows: Callable[[str], bool],
         records: Records,
         first_seqno: int,
+        counters: Counter[tuple[str, str]],
     ) -> None:
-        self.counters: Counter[tuple[str, str]] = Counter()  # (what happened, topic)
+        self.counters = counters  # (what happened, topic)
         self.score = score
         self.table = PeerTable(params.max_topics_per_peer)
         self.mesh = Mesh(params, thresholds, self.table, score, rng)

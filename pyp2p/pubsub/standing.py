@@ -33,7 +33,6 @@ class Standing:
         if not steps or not self.connected:
             return
         self.step = step
-        self.fresh = -1
         zero, worth = params.decay_to_zero, self.worth
         blank: list[str] = []
         for topic, counters in self.topics.items():

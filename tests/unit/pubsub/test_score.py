@@ -192,6 +192,15 @@ def test_delivery_window_begins_with_the_verdict():
     assert script.near_first(B) == 1
 
 
+def test_messages_in_between_do_not_end_the_window():
+    script = Script()
+    message_id = script.deliver(A)
+    script.now += WINDOW / 2
+    script.deliver(C)
+    script.book.duplicate(message_id, TOPIC, B, script.now)
+    assert script.near_first(B) == 1
+
+
 def test_each_topic_has_its_own_window():
     params = replace(SCORE, topics={TOPIC: PARAMS, "wide": replace(PARAMS, mesh_message_delivery_window=2.0)})
     script = Script(params)

@@ -221,4 +221,5 @@ def test_when_all_are_gone_nothing_is_left(events):
         book.peer_down(peer, now)
     book.decay(now + 10_000)
     assert (len(book), book.deliveries) == (0, 0)
+    assert not book._colocation._peers and not book._colocation._places
     assert all(book.components(peer) == ScoreParts() for peer in PEERS[:4])

@@ -266,6 +266,16 @@ def test_a_topic_that_gets_parameters_later():
     assert script.book.score(A) == 0
 
 
+def test_a_topic_that_is_no_longer_scored_starts_again():
+    script = Script(peers=(A,))
+    script.deliver(A, 5)
+    script.book.invalid(A, TOPIC)
+    for params in (None, PARAMS):
+        script.book.set_topic_params(TOPIC, params)
+        assert script.topic(A) == (0,) * 5
+        assert script.book.score(A) == 0
+
+
 def test_new_topic_parameters_count_at_once_and_cut_to_their_caps():
     script = Script(mesh=False)
     script.deliver(A, 10)

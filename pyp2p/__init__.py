@@ -34,6 +34,7 @@ _ERRORS = (
     "NotTried",
     "P2PError",
     "PeerIdMismatch",
+    "PubsubError",
     "RecordError",
     "Refused",
     "RemoteClosed",

@@ -89,6 +89,10 @@ class IdentifyError(RemoteError):
     """An identify message that is malformed or over its bounds."""
 
 
+class PubsubError(RemoteError):
+    """A pubsub RPC or message that is malformed or over its bounds; the text names the bound."""
+
+
 class RecordError(RemoteError):
     """A signed envelope or peer record that does not verify; the text names the rule."""
 

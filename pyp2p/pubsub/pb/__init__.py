@@ -1,0 +1,1 @@
+"""Generated protobuf code (`scripts/protos`) and what it is generated from."""

@@ -1,0 +1,45 @@
+"""The data transform of eth2: snappy's block format (google/snappy format description; consensus-specs p2p-interface).
+
+Rules: the length in the header is judged before anything is decompressed, against our bound and against what so many
+bytes can become at most. Needs cramjam, which the extra `eth2` installs.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pyp2p.errors import LocalProtocolError
+
+try:
+    import cramjam
+except ImportError as error:
+    raise ImportError("pyp2p.pubsub.snappy needs the package cramjam: install pyp2p[eth2]") from error
+
+MAX_PAYLOAD: Final = 10 * 1024 * 1024  # MAX_PAYLOAD_SIZE of the consensus specs
+_GROWTH = (64, 3)  # the longest copy: 64 bytes for 3
+
+
+class Snappy:
+    """Payloads are compressed; `max_size` bounds them, compressed data is bounded by what that can take."""
+
+    def __init__(self, max_size: int = MAX_PAYLOAD) -> None:
+        self._max_size = max_size
+        self._max_data = 32 + max_size + max_size // 6
+
+    def outbound(self, topic: str, payload: bytes) -> bytes:
+        """As `DataTransform.outbound`."""
+        if len(payload) > self._max_size:
+            raise LocalProtocolError(f"a payload of {len(payload)} bytes is over the limit of {self._max_size}")
+        return bytes(cramjam.snappy.compress_raw(payload))
+
+    def inbound(self, topic: str, data: bytes) -> bytes | None:
+        """As `DataTransform.inbound`; a header longer than need be is taken."""
+        if len(data) > self._max_data:
+            return None
+        try:
+            size = cramjam.snappy.decompress_raw_len(data)
+            if size > self._max_size or size * _GROWTH[1] > len(data) * _GROWTH[0]:
+                return None
+            return bytes(cramjam.snappy.decompress_raw(data))
+        except cramjam.DecompressionError:
+            return None

@@ -209,6 +209,24 @@ class NotTried(P2PError):
     """An address whose turn did not come before the dial was over."""
 
 
+class MessageTooLarge(P2PError):
+    """A message of ours would make an RPC of `size` bytes where `limit` are allowed: nothing was sent."""
+
+    def __init__(self, topic: str, size: int, limit: int) -> None:
+        super().__init__(f"a message for topic {printable(topic)} takes {size} bytes, at most {limit} are allowed")
+        self.topic = topic
+        self.size = size
+        self.limit = limit
+
+
+class NobodyListens(P2PError):
+    """No peer is there to take a message of `topic`: it was sent to nobody."""
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(f"no peer listens to topic {printable(topic)}")
+        self.topic = topic
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One address that was tried: how far it came, why it ended, and its trace."""

@@ -89,7 +89,7 @@ class Router:
         self.cache = MessageCache(params.history_length, params.history_gossip, params.mcache_bytes)
         self.direct: dict[PeerId, None] = {}
         self._me = me
-        self._my_id = me.to_bytes()
+        self._my_id = me.raw
         self._params = params
         self._thresholds = thresholds
         self._policy = policy
@@ -283,25 +283,28 @@ class Router:
         self._promises.fulfilled(known)
         self.score.begin(known, topic, peer, now)
         if not valid:
-            self.validated(message, Verdict.REJECT, now)
+            self._conclude(message, Verdict.REJECT, now)
             return
         if len(raw) >= self._params.idontwant_threshold:
             self._tell_unwanted(message)
         verdict = self._judge(message)
         if verdict is not None:
-            self.validated(message, verdict, now)
+            self._conclude(message, verdict, now)
         elif self._pending_bytes + len(raw) > self._params.pending_validation_bytes:
             self._count("validation queue full", topic)
-            self.validated(message, Verdict.IGNORE, now)
+            self._conclude(message, Verdict.IGNORE, now)
         else:
             self._pending[known] = message
             self._pending_bytes += len(raw)
             self._out.append(Validate(message))
 
     def validated(self, message: Message, verdict: Verdict, now: float) -> None:
-        """The verdict on a message; one that comes twice or too late counts once."""
+        """The verdict on a message that `Validate` asked for; a second one counts for nothing."""
         if self._pending.pop(message.id, None) is not None:
             self._pending_bytes -= len(message.raw)
+            self._conclude(message, verdict, now)
+
+    def _conclude(self, message: Message, verdict: Verdict, now: float) -> None:
         topic, source = message.topic, message.source
         if source is None:
             return
@@ -330,7 +333,7 @@ class Router:
         peers = [
             peer
             for peer in chosen
-            if peer != source and not unwanted(peer, message.id) and (author is None or peer.to_bytes() != author)
+            if peer != source and not unwanted(peer, message.id) and (author is None or peer.raw != author)
         ]
         if peers:
             self._send(peers, Lane.FORWARDED, publish_fragment(message.raw), message.id)
@@ -415,7 +418,7 @@ class Router:
 
     def _send_prune(self, peer: PeerId, topic: str, offer: bool) -> None:
         others = self.mesh.instead_of(peer, topic) if offer else []
-        known = [(other.to_bytes(), self._records(other)) for other in others]
+        known = [(other.raw, self._records(other)) for other in others]
         backoff = int(self._params.prune_backoff)
         self._send([peer], Lane.CONTROL, prune_fragment(Prune(topic, known, backoff)))
 
@@ -454,8 +457,8 @@ class Router:
             for topic in topics:
                 self._send_prune(peer, topic, peer not in changes.no_px and self._may_offer(peer))
         self._gossip()
-        if self._beats % self._params.direct_connect_ticks == 1:
-            self._out.extend(Connect(peer.to_bytes(), b"") for peer in self.direct if peer not in self.table)
+        if (self._beats - 1) % self._params.direct_connect_ticks == 0:
+            self._out.extend(Connect(peer.raw, b"") for peer in self.direct if peer not in self.table)
         self.cache.shift()
 
     def _gossip(self) -> None:

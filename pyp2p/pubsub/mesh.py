@@ -18,9 +18,6 @@ from pyp2p.pubsub.params import GossipParams, Thresholds
 from pyp2p.pubsub.peers import PeerState, PeerTable
 from pyp2p.pubsub.score import ScoreBook
 
-_GRAFT_AGAIN_PENALTIES = 2  # of a GRAFT that comes within `graft_flood_threshold` of the prune: one more than usual
-
-
 @dataclass(slots=True)
 class Changes:
     """What one heartbeat decided: whom to graft, whom to prune from which topics and whether to offer peers instead."""
@@ -143,8 +140,7 @@ class Mesh:
             return list(self.topics[topic])
         fanout = self.fanout.get(topic)
         if not fanout:
-            good = self._thresholds.publish
-            found = self._listening(topic, lambda state: self._score.score(state.peer) >= good)
+            found = self._listening(topic, self._may_publish)
             fanout = self.fanout[topic] = dict.fromkeys(self._draw(found, self._params.d))
         self._published[topic] = now
         return list(fanout)
@@ -184,7 +180,7 @@ class Mesh:
         peers = list(mesh)
         self._rng.shuffle(peers)
         peers.sort(key=self._score.score, reverse=True)
-        best, rest = peers[: params.d_score], peers[params.d_score :]
+        best, rest = peers[: min(params.d_score, params.d)], peers[min(params.d_score, params.d) :]
         self._rng.shuffle(rest)
         keep = best + rest[: params.d - len(best)]
         lacking = params.d_out - sum(self._is_outbound(peer) for peer in keep)
@@ -225,9 +221,7 @@ class Mesh:
             for peer in [peer for peer in fanout if self._score.score(peer) < good]:
                 del fanout[peer]
             if len(fanout) < self._params.d:
-                found = self._listening(
-                    topic, lambda state, had=fanout: state.peer not in had and self._score.score(state.peer) >= good
-                )
+                found = [peer for peer in self._listening(topic, self._may_publish) if peer not in fanout]
                 fanout.update(dict.fromkeys(self._draw(found, self._params.d - len(fanout))))
 
     # --- gossip
@@ -274,6 +268,9 @@ class Mesh:
             for peer, state in self._table.listening(topic).items()
             if state.kind.gossips and not state.direct and also(state)
         ]
+
+    def _may_publish(self, state: PeerState) -> bool:
+        return self._score.score(state.peer) >= self._thresholds.publish
 
     def _draw(self, peers: list[PeerId], count: int) -> list[PeerId]:
         return peers if count >= len(peers) else self._rng.sample(peers, max(count, 0))

@@ -6,7 +6,27 @@ A peer is built from the sources beside this file, once, into
 - `listen [--port N]` prints `LISTEN <multiaddr>` and serves identify, ping, `/perf/1.0.0` and `/echo/1.0.0` until its
   standard input closes;
 - `identify|perf|ping|handshakes|streams|idle ADDR` dial it and print JSON lines (`--upload --download --runs`,
-  `--count`, `--concurrency`, `--hold`); go also has `hold ADDR` (keeps a connection and tells what push taught it).
+  `--count`, `--concurrency`, `--hold`); go also has `hold ADDR` (keeps a connection and tells what push taught it);
+- `pubsub-listen --topic T --count N` prints `LISTEN` and counts; `pubsub ADDR --topic T --count N --size S` publishes
+  incompressible messages as fast as it can: for the benchmarks;
+- `mesh --topic T [--connect ADDR]...` is a gossipsub node: prints `LISTEN`, dials, joins the topic and tells what
+  happens, until its standard input ends or says `quit`. See below.
+
+All three take `--sign strict|eth2` (StrictSign with the id from||seqno; StrictNoSign with the altair id and a snappy
+block as data), `--max-size BYTES` (of an RPC, 10 MiB by default) and `--heartbeat-ms N`. `mesh --no-push` sends nothing
+in full that was not asked for: it grafts nobody, so that what it has is found by IHAVE and IWANT alone.
+
+`mesh` publishes what a line of its standard input stands for: hex, `size:N:SEED` (byte i is (i*31 + SEED) mod 251, the
+first eight are the SEED, big endian) or `random:N:SEED` (SHA-256 of the SEED and a counter, eight bytes each, cut to N:
+incompressible). Its output is one JSON object a line and has to be read, or the peer stops at a full pipe:
+
+- `{"event": "published", "size", "sha256"}`, or `failed` with `error`;
+- `{"event": "message", "topic", "from", "received_from", "size", "sha256"}` for every delivery (`from` is null without
+  an author; size and hash are of the payload, decompressed);
+- `{"event": "peers", "topic", "count", "mesh"}` whenever the number of the topic's peers or of mesh peers changes;
+- `{"event": "ihave"|"iwant"|"idontwant", "dir": "in"|"out", "peer", "count"}` and
+  `{"event": "graft"|"prune", "dir", "peer", "topic"}` for the control messages of each RPC;
+- `{"event": "rejected"|"dropped", "peer", "reason"}` where the implementation tells it (go, rust).
 
 Flags of both sides: `--security noise|tls`, `--muxer yamux|mplex|both`, `--key TYPE` (see `KEY_TYPES`); go's `listen`
 takes `--push-after DURATION`. All of them talk to loopback only.
@@ -63,7 +83,7 @@ class Recipe:
 RECIPES = {
     "go": Recipe(
         tools=("go",),
-        sources=("go.mod", "go.sum", "main.go", "pb.go"),
+        sources=("go.mod", "go.sum", "main.go", "mesh.go", "pb.go"),
         build=("go", "build", "-buildvcs=false", "-trimpath", "-o", "gopeer", "."),
         environment={"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly", "GOWORK": "off"},
         keep=("gopeer",),
@@ -71,7 +91,7 @@ RECIPES = {
     ),
     "rust": Recipe(
         tools=("cargo",),
-        sources=("Cargo.toml", "src/main.rs", "src/proto.rs"),
+        sources=("Cargo.toml", "src/main.rs", "src/mesh.rs", "src/proto.rs"),
         build=("cargo", "build", "--release", "--quiet"),
         environment={"CARGO_TARGET_DIR": "target", "CARGO_TERM_COLOR": "never"},
         keep=("target/release/peer",),
@@ -79,7 +99,7 @@ RECIPES = {
     ),
     "js": Recipe(
         tools=("node", "npm"),
-        sources=("package.json", "peer.mjs"),
+        sources=("package.json", "mesh.mjs", "peer.mjs"),
         build=(
             "npm",
             "install",
@@ -90,7 +110,7 @@ RECIPES = {
             "--loglevel=error",
         ),
         environment={},
-        keep=("package.json", "peer.mjs", "node_modules"),
+        keep=("package.json", "mesh.mjs", "peer.mjs", "node_modules"),
         command=("node", "{}/peer.mjs"),
     ),
 }
@@ -239,6 +259,11 @@ class Peer:
         line, _, rest = bytes(self._received).partition(b"\n")
         self._received = bytearray(rest)
         return line.decode()
+
+    async def write_line(self, line: str) -> None:
+        """Gives it a line of standard input: what `mesh` is to publish."""
+        assert self.process.stdin is not None
+        await self.process.stdin.send_all(line.encode() + b"\n")
 
     async def _stop(self) -> None:
         """Closes its standard input, waits a little, kills what is left; runs also when the test was cancelled."""

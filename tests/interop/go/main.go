@@ -78,7 +78,16 @@ var (
 	fHold      = flag.Duration("hold", 3*time.Second, "idle: hold time")
 	fMax       = flag.Duration("max", 600*time.Second, "listen: hard stop")
 	fQueue     = flag.Int("queue", 65536, "pubsub queue sizes (outbound/validate/subscription)")
+	fMaxSize   = flag.Int("max-size", 10<<20, "pubsub: largest RPC in bytes, sent and received")
+	fHeartbeat = flag.Int("heartbeat-ms", 0, "pubsub: heartbeat interval in ms (0 = go-libp2p-pubsub's 1000, 700 with --sign eth2)")
+	fNoPush    = flag.Bool("no-push", false, "mesh: nothing is sent in full unless asked for by IWANT")
+	fConnect   addresses
 )
+
+type addresses []string
+
+func (a *addresses) String() string     { return strings.Join(*a, " ") }
+func (a *addresses) Set(v string) error { *a = append(*a, v); return nil }
 
 func die(err error) {
 	if err != nil {
@@ -572,21 +581,18 @@ func cmdStreams(ai peer.AddrInfo) {
 	out(map[string]any{"n": *fCount, "secs": el, "per_sec": float64(*fCount) / el})
 }
 
-func newPubsub(ctx context.Context, h host.Host) *pubsub.PubSub {
+func newPubsub(ctx context.Context, h host.Host, extra ...pubsub.Option) *pubsub.PubSub {
+	p := pubsub.DefaultGossipSubParams()
 	opts := []pubsub.Option{
 		pubsub.WithPeerOutboundQueueSize(*fQueue),
 		pubsub.WithValidateQueueSize(*fQueue),
+		pubsub.WithMaxMessageSize(*fMaxSize),
 	}
-	if *fSign == "eth2" {
-		p := pubsub.DefaultGossipSubParams()
-		p.D, p.Dlo, p.Dhi = 8, 6, 12
-		p.HeartbeatInterval = 700 * time.Millisecond
-		p.HistoryLength, p.HistoryGossip = 6, 3
-		pubsub.TimeCacheDuration = 768 * time.Second
-		opts = append(opts, pubsub.WithMessageSignaturePolicy(pubsub.StrictNoSign), pubsub.WithNoAuthor(), pubsub.WithGossipSubParams(p),
-			pubsub.WithMaxMessageSize(snappy.MaxEncodedLen(10<<20)+1024), pubsub.WithMessageIdFn(func(m *pubsubMsg) string { return eth2ID(m.GetTopic(), m.GetData()) }))
-	}
-	if *fSign == "none" {
+	switch *fSign {
+	case "strict":
+		// The id is said, not left to the default: implementations differ in theirs.
+		opts = append(opts, pubsub.WithMessageIdFn(func(m *pubsubMsg) string { return string(m.GetFrom()) + string(m.GetSeqno()) }))
+	case "none":
 		opts = append(opts, pubsub.WithMessageSignaturePolicy(pubsub.StrictNoSign), pubsub.WithNoAuthor())
 		// StrictNoSign has no (from, seqno); derive the id from the first 8 payload bytes + length.
 		opts = append(opts, pubsub.WithMessageIdFn(func(m *pubsubMsg) string {
@@ -596,7 +602,20 @@ func newPubsub(ctx context.Context, h host.Host) *pubsub.PubSub {
 			}
 			return hex.EncodeToString(d)
 		}))
+	case "eth2":
+		p.D, p.Dlo, p.Dhi = 8, 6, 12
+		p.HeartbeatInterval = 700 * time.Millisecond
+		p.HistoryLength, p.HistoryGossip = 6, 3
+		pubsub.TimeCacheDuration = 768 * time.Second
+		opts = append(opts, pubsub.WithMessageSignaturePolicy(pubsub.StrictNoSign), pubsub.WithNoAuthor(),
+			pubsub.WithMessageIdFn(func(m *pubsubMsg) string { return eth2ID(m.GetTopic(), m.GetData()) }))
+	default:
+		die(fmt.Errorf("unknown signing policy %q", *fSign))
 	}
+	if *fHeartbeat > 0 {
+		p.HeartbeatInterval = time.Duration(*fHeartbeat) * time.Millisecond
+	}
+	opts = append(append(opts, pubsub.WithGossipSubParams(p)), extra...)
 	ps, err := pubsub.NewGossipSub(ctx, h, opts...)
 	die(err)
 	return ps
@@ -696,7 +715,7 @@ func cmdPubsub(ai peer.AddrInfo) {
 	if *fSubscribe {
 		time.Sleep(1500 * time.Millisecond)
 	}
-	data := make([]byte, *fSize)
+	data := random(*fSize, uint64(time.Now().UnixNano())) // incompressible, or snappy makes the benchmark about nothing
 	t0 := time.Now()
 	for i := 0; i < *fCount; i++ {
 		m := make([]byte, *fSize)
@@ -752,9 +771,10 @@ func cmdIdle(ai peer.AddrInfo) {
 
 func main() {
 	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "gopeer listen|identify|perf|ping|handshakes|streams|pubsub-listen|pubsub|idle|hold [ADDR] [flags]")
+		fmt.Fprintln(os.Stderr, "gopeer listen|identify|perf|ping|handshakes|streams|pubsub-listen|pubsub|mesh|idle|hold [ADDR] [flags]")
 		os.Exit(2)
 	}
+	flag.Var(&fConnect, "connect", "mesh: an address to dial (may be repeated)")
 	sub := os.Args[1]
 	var pos, rest []string
 	args := os.Args[2:]
@@ -782,6 +802,8 @@ func main() {
 		cmdListen()
 	case "pubsub-listen":
 		cmdPubsubListen()
+	case "mesh":
+		cmdMesh()
 	case "identify":
 		cmdIdentify(target(pos))
 	case "perf":

@@ -1,5 +1,5 @@
 // The js-libp2p peer of the interop tests and benchmarks; sub-commands and flags as in tests/interop/peers.py.
-// usage: node peer.mjs <listen|identify|perf|ping|handshakes|streams|pubsub-listen|pubsub|idle> [ADDR] [--flags]
+// usage: node peer.mjs <listen|identify|perf|ping|handshakes|streams|pubsub-listen|pubsub|mesh|idle> [ADDR] [--flags]
 if (Promise.withResolvers == null) {       // libp2p 3.3 needs Node 22's Promise.withResolvers; this makes it run on Node 20
   Promise.withResolvers = function () {
     let resolve, reject
@@ -10,6 +10,7 @@ if (Promise.withResolvers == null) {       // libp2p 3.3 needs Node 22's Promise
 if (globalThis.WebSocket == null) { try { globalThis.WebSocket = (await import('ws')).WebSocket } catch {} }   // @libp2p/websockets 10 wants a global WebSocket (Node 22)
 import { parseArgs } from 'node:util'
 import { createHash } from 'node:crypto'
+import { gossipOptions, mesh, random } from './mesh.mjs'
 
 const { values: F, positionals: P } = parseArgs({
   allowPositionals: true,
@@ -22,7 +23,9 @@ const { values: F, positionals: P } = parseArgs({
     'ping-mode': { type: 'string', default: 'stream' },       // stream: one long stream; service: node.services.ping (new stream each)
     'no-identify': { type: 'boolean', default: false }, seed: { type: 'string', default: '' },
     key: { type: 'string', default: 'ed25519' }, hold: { type: 'string', default: '10' },
-    policy: { type: 'string', default: 'sign' },              // gossipsub: sign (StrictSign) | nosign (StrictNoSign, eth2 style)
+    sign: { type: 'string', default: 'strict' },              // gossipsub: strict (StrictSign) | none | eth2 (StrictNoSign, altair id, snappy)
+    'max-size': { type: 'string', default: '10485760' }, 'heartbeat-ms': { type: 'string', default: '0' },
+    'no-push': { type: 'boolean', default: false }, connect: { type: 'string', multiple: true, default: [] },
     window: { type: 'string', default: '64' }, block: { type: 'string', default: '65536' },
     'same-id': { type: 'boolean', default: false },
     'defaults': { type: 'boolean', default: false }, life: { type: 'string', default: '600' },
@@ -77,11 +80,7 @@ async function makeNode ({ listen = false, pubsub = false, autoIdentify = true, 
   }
   if (pubsub) {
     const gs = await import('@libp2p/gossipsub')
-    cfg.services.pubsub = gs.gossipsub({
-      allowPublishToZeroTopicPeers: true, globalSignaturePolicy: F.policy === 'nosign' ? 'StrictNoSign' : 'StrictSign', emitSelf: false,
-      maxInboundStreams: 64, maxOutboundStreams: 64,
-      ...(F.policy === 'nosign' ? { msgIdFn: (m) => createHash('sha256').update(m.data).digest().subarray(0, 20) } : {})
-    })
+    cfg.services.pubsub = gs.gossipsub(gossipOptions({ sign: F.sign, maxSize: num('max-size'), heartbeat: num('heartbeat-ms'), noPush: F['no-push'] }))
   }
   return createLibp2p(cfg)
 }
@@ -241,15 +240,21 @@ const cmds = {
     while ((node.services.pubsub.getMeshPeers?.(F.topic) ?? []).length === 0 && now() - t00 < 5) await sleep(20)
     const tSub = now() - t00
     const gs = c.streams.find((s) => /meshsub|floodsub/.test(s.protocol ?? ''))
+    const body = random(size, process.pid)   // incompressible, or snappy makes the benchmark about nothing
     const t0 = now(); let errors = 0
     for (let i = 0; i < n; i++) {
-      const b = crypto.getRandomValues(new Uint8Array(Math.min(size, 64))); const d = new Uint8Array(size); d.set(b); new DataView(d.buffer).setUint32(0, i)
+      const d = body.slice(); new DataView(d.buffer).setUint32(0, i)
       try { const r = await node.services.pubsub.publish(F.topic, d); if (r.recipients.length === 0) errors++ } catch (e) { errors++; if (errors < 3) console.error(e.message) }
       if (i % W === W - 1) await new Promise(setImmediate)
     }
     const secs = now() - t0
     out({ n, size, errors, publish_secs: secs, publish_per_sec: n / secs, wait_subscribed_secs: tSub, stream: gs?.protocol })
     await sleep(num('hold') * 1000)
+    await node.stop()
+  },
+  async mesh () {
+    const node = await makeNode({ listen: true, pubsub: true, key: await seedKey() }); await installHandlers(node)
+    await mesh(node, { topic: F.topic, connect: F.connect, noPush: F['no-push'], dial: connect, out })
     await node.stop()
   },
   // N idle connections from N different identities (or one with --same-id), held for --hold seconds

@@ -1,7 +1,8 @@
 //! The rust-libp2p peer of the interop tests and benchmarks; sub-commands and flags as in `tests/interop/peers.py`.
+mod mesh;
 mod proto;
 use std::{collections::HashMap, sync::Arc, time::{Duration, Instant}};
-use anyhow::{anyhow, bail, Context as _, Result};
+use anyhow::{bail, Context as _, Result};
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, StreamExt};
 use libp2p::core::{muxing::StreamMuxerBox, transport::Boxed, upgrade::{SelectUpgrade, Version}, Transport};
 use libp2p::swarm::{behaviour::toggle::Toggle, dial_opts::DialOpts, ConnectionId, NetworkBehaviour, StreamProtocol, SwarmEvent};
@@ -14,9 +15,9 @@ const PING: &str = "/ipfs/ping/1.0.0";
 const BUF: usize = 64 * 1024;
 
 #[derive(NetworkBehaviour)]
-struct B { identify: identify::Behaviour, ping: Toggle<ping::Behaviour>, proto: proto::Behaviour, gossip: Toggle<gossipsub::Behaviour> }
+struct B { identify: identify::Behaviour, ping: Toggle<ping::Behaviour>, proto: proto::Behaviour, gossip: Toggle<mesh::Gossip> }
 
-struct Args { addr: Option<Multiaddr>, m: HashMap<String, String> }
+struct Args { addr: Option<Multiaddr>, connect: Vec<Multiaddr>, m: HashMap<String, String> }
 impl Args {
     fn s(&self, k: &str, d: &str) -> String { self.m.get(k).cloned().unwrap_or_else(|| d.into()) }
     fn n(&self, k: &str, d: u64) -> Result<u64> { match self.m.get(k) { Some(v) => v.replace('_', "").parse().with_context(|| format!("--{k} {v}")), None => Ok(d) } }
@@ -73,18 +74,7 @@ fn swarm_with(a: &Args, gossip: bool, pinger: bool) -> Result<(Swarm<B>, proto::
     let mut protocols = vec![StreamProtocol::new(PERF), StreamProtocol::new(ECHO)];
     if !pinger { protocols.push(StreamProtocol::new(PING)) } // rust-libp2p answers no pings to a peer that does not serve ping itself
     let (proto, opener) = proto::Behaviour::new(protocols, serve());
-    let g = if gossip {
-        let mut c = gossipsub::ConfigBuilder::default();
-        c.max_transmit_size(10 << 20).heartbeat_interval(Duration::from_millis(a.n("heartbeat-ms", 1000)?)).heartbeat_initial_delay(Duration::from_millis(500));
-        let auth = match a.s("sign", "strict").as_str() {
-            "none" => { // the Ethereum rule: StrictNoSign, message id from the content
-                c.validation_mode(gossipsub::ValidationMode::Anonymous).message_id_fn(|m| { use sha2::Digest as _; gossipsub::MessageId::from(&sha2::Sha256::digest(&m.data)[..20]) });
-                gossipsub::MessageAuthenticity::Anonymous
-            }
-            _ => gossipsub::MessageAuthenticity::Signed(kp.clone()),
-        };
-        Some(gossipsub::Behaviour::new(auth, c.build().map_err(|e| anyhow!("{e}"))?).map_err(|e| anyhow!("{e}"))?)
-    } else { None };
+    let g = if gossip { Some(mesh::gossip(a, &kp)?) } else { None };
     let b = B { identify: identify::Behaviour::new(identify::Config::new("/interop/1.0.0".into(), kp.public()).with_agent_version(format!("rust-libp2p-peer/{}", env!("CARGO_PKG_VERSION")))),
         ping: Toggle::from(pinger.then(ping::Behaviour::default)), proto, gossip: Toggle::from(g) };
     let c = libp2p::swarm::Config::with_tokio_executor().with_idle_connection_timeout(Duration::from_secs(600)).with_max_negotiating_inbound_streams(1024);
@@ -298,11 +288,12 @@ async fn pubsub(a: &Args) -> Result<()> {
         if s.behaviour().gossip.as_ref().unwrap().mesh_peers(&topic.hash()).next().is_some() { break }
     }
     let (mut full, mut other) = (0u64, 0u64);
+    let body = mesh::random(size, std::process::id() as u64); // incompressible, or snappy makes the benchmark about nothing
     let t0 = Instant::now();
     let mut i = 0u64;
     let mut tries = 0u64;
     while i < n {
-        let mut d = vec![0u8; size];
+        let mut d = body.clone();
         tries += 1;
         if size >= 16 { d[..8].copy_from_slice(&i.to_be_bytes()); d[8..16].copy_from_slice(&tries.to_be_bytes()); }
         match s.behaviour_mut().gossip.as_mut().unwrap().publish(topic.clone(), d) {
@@ -325,11 +316,11 @@ async fn pubsub(a: &Args) -> Result<()> {
 async fn main() -> Result<()> {
     let mut it = std::env::args().skip(1);
     let cmd = it.next().context("a sub-command is needed")?;
-    let mut a = Args { addr: None, m: HashMap::new() };
+    let mut a = Args { addr: None, connect: Vec::new(), m: HashMap::new() };
     let mut it = it.peekable();
     while let Some(x) = it.next() {
         match x.strip_prefix("--") {
-            Some(k) => { let v = match it.peek() { Some(v) if !v.starts_with("--") => it.next().unwrap(), _ => "1".into() }; a.m.insert(k.into(), v); }
+            Some(k) => { let v = match it.peek() { Some(v) if !v.starts_with("--") => it.next().unwrap(), _ => "1".into() }; if k == "connect" { a.connect.push(v.parse()?) } else { a.m.insert(k.into(), v); } }
             None => a.addr = Some(x.parse()?),
         }
     }
@@ -350,6 +341,7 @@ async fn main() -> Result<()> {
         "streams" => streams(&a).await,
         "idle" => idle(&a).await,
         "pubsub" => pubsub(&a).await,
+        "mesh" => mesh::mesh(&a).await,
         x => bail!("unknown sub-command {x}"),
     } };
     tokio::time::timeout(Duration::from_secs(660), run).await?

@@ -757,11 +757,11 @@ func cmdIdle(ai peer.AddrInfo) {
 	s2 := getStats(h, ai.ID, "gc")
 	n := float64(*fCount)
 	out(map[string]any{"n": *fCount, "before": s0, "during_nogc": s1, "during_gc": s2,
-		"rss_per_conn_nogc_KiB":    float64(s1.RSS-s0.RSS) / n / 1024,
-		"rss_per_conn_gc_KiB":      float64(s2.RSS-s0.RSS) / n / 1024,
-		"heap_per_conn_gc_KiB":     (float64(s2.HeapAlloc) - float64(s0.HeapAlloc)) / n / 1024,
-		"stack_per_conn_gc_KiB":    (float64(s2.StackInuse) - float64(s0.StackInuse)) / n / 1024,
-		"goroutines_per_conn":      float64(s2.Goroutines-s0.Goroutines) / n,
+		"rss_per_conn_nogc_KiB": float64(s1.RSS-s0.RSS) / n / 1024,
+		"rss_per_conn_gc_KiB":   float64(s2.RSS-s0.RSS) / n / 1024,
+		"heap_per_conn_gc_KiB":  (float64(s2.HeapAlloc) - float64(s0.HeapAlloc)) / n / 1024,
+		"stack_per_conn_gc_KiB": (float64(s2.StackInuse) - float64(s0.StackInuse)) / n / 1024,
+		"goroutines_per_conn":   float64(s2.Goroutines-s0.Goroutines) / n,
 	})
 	for _, x := range hosts {
 		x.Close()

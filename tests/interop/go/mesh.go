@@ -89,7 +89,9 @@ func (t *meshTracer) ThrottlePeer(peer.ID)                     {}
 func (t *meshTracer) RejectMessage(m *pubsub.Message, r string) {
 	t.lost("rejected", m.ReceivedFrom, r)
 }
-func (t *meshTracer) DropRPC(_ *pubsub.RPC, p peer.ID) { t.lost("dropped", p, "queue") }
+func (t *meshTracer) DropRPC(_ *pubsub.RPC, p peer.ID) {
+	t.lost("dropped", p, "queue full or RPC too large")
+}
 func (t *meshTracer) UndeliverableMessage(m *pubsub.Message) {
 	t.lost("dropped", m.ReceivedFrom, "subscription")
 }

@@ -219,6 +219,14 @@ class MessageTooLarge(P2PError):
         self.limit = limit
 
 
+class AlreadyPublished(P2PError):
+    """A message with the same id was seen or published within the time that ids are remembered: it was not sent."""
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(f"the same message of topic {printable(topic)} was published before")
+        self.topic = topic
+
+
 class NobodyListens(P2PError):
     """No peer is there to take a message of `topic`: it was sent to nobody."""
 

@@ -7,7 +7,6 @@ looked up by walking: the cost per message does not depend on how much is rememb
 
 from __future__ import annotations
 
-import random
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from itertools import chain
@@ -183,23 +182,22 @@ class MessageCache:
 
 
 class Promises:
-    """Who offered what we asked for: one message of each request, at random, must come within `followup` seconds."""
+    """Who offered what we asked for: the message must come within `followup` seconds, from whomever."""
 
     def __init__(self, followup: float) -> None:
         self._followup = followup
         self._open: dict[bytes, dict[PeerId, float]] = {}  # by id and peer: when it is broken
-        self._due: deque[tuple[float, bytes, PeerId]] = deque()
+        self._due: deque[tuple[float, bytes, PeerId, str]] = deque()
 
     def __len__(self) -> int:
         return sum(map(len, self._open.values()))
 
-    def promise(self, peer: PeerId, ids: Sequence[bytes], rng: random.Random, now: float) -> None:
-        """We asked `peer` for these. One that it has promised before keeps its deadline."""
-        message_id = rng.choice(ids)
+    def promise(self, peer: PeerId, message_id: bytes, topic: str, now: float) -> None:
+        """We asked `peer` for this one. A promise that is open keeps its deadline."""
         peers = self._open.setdefault(message_id, {})
         if peer not in peers:
             peers[peer] = now + self._followup
-            self._due.append((peers[peer], message_id, peer))
+            self._due.append((peers[peer], message_id, peer, topic))
 
     def fulfilled(self, message_id: bytes) -> None:
         """The message came, whoever brought it."""
@@ -213,18 +211,18 @@ class Promises:
             if not peers:
                 del self._open[message_id]
 
-    def broken(self, now: float) -> dict[PeerId, int]:
-        """How many promises each peer has broken since the last call."""
-        found: dict[PeerId, int] = {}
+    def broken(self, now: float) -> list[tuple[PeerId, str]]:
+        """Whose promise was broken since the last call, and in which topic."""
+        found: list[tuple[PeerId, str]] = []
         while self._due and self._due[0][0] <= now:
-            due, message_id, peer = self._due.popleft()
+            due, message_id, peer, topic = self._due.popleft()
             peers = self._open.get(message_id)
             if peers is None or peers.get(peer) != due:
                 continue
             del peers[peer]
             if not peers:
                 del self._open[message_id]
-            found[peer] = found.get(peer, 0) + 1
+            found.append((peer, topic))
         return found
 
 

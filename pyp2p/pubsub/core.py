@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pyp2p.errors import MessageTooLarge, PubsubError
+from pyp2p.errors import AlreadyPublished, MessageTooLarge, NobodyListens, PubsubError
 from pyp2p.peer.id import PeerId
 from pyp2p.pubsub.caches import DontWant, MessageCache, Promises, Quota, RawIndex, SeenCache
 from pyp2p.pubsub.ids import MessageIdFunction
@@ -125,9 +125,9 @@ class Router:
         self.hello(peer)
 
     def hello(self, peer: PeerId) -> None:
-        """Tell `peer` all our subscriptions: at the start, and again on a new stream."""
+        """Tell `peer` all our subscriptions: at the start, and again on a new stream of its."""
         for fragment in subscription_fragments([(True, topic) for topic in self.mesh.topics]):
-            self._send([peer], Lane.CONTROL, fragment)
+            self._control([peer], fragment)
 
     def peer_down(self, peer: PeerId, now: float) -> None:
         """The peer is gone; its score is kept as long as the parameters say."""
@@ -142,12 +142,15 @@ class Router:
     # --- our own subscriptions
 
     def subscribe(self, topic: str, now: float) -> None:
-        """Listen to `topic`: everybody is told, the mesh is filled. Idempotent."""
+        """Listen to `topic`: everybody is told, the mesh is filled. Idempotent.
+
+        Raises `LocalProtocolError` for a topic that peers would refuse.
+        """
         if topic in self.mesh.topics:
             return
         self._announce(True, topic)
         for peer in self.mesh.join(topic, now):
-            self._send([peer], Lane.CONTROL, graft_fragment(topic))
+            self._control([peer], graft_fragment(topic))
 
     def unsubscribe(self, topic: str, now: float) -> None:
         """Listen no longer: everybody is told, the mesh is left. Idempotent."""
@@ -156,42 +159,48 @@ class Router:
         self._announce(False, topic)
         backoff = int(self._params.unsubscribe_backoff)
         for peer in self.mesh.leave(topic, now):
-            self._send([peer], Lane.CONTROL, prune_fragment(Prune(topic, [], backoff)))
+            self._control([peer], prune_fragment(Prune(topic, [], backoff)))
 
     def _announce(self, subscribe: bool, topic: str) -> None:
-        peers = list(self.table.all())
         for fragment in subscription_fragments([(subscribe, topic)]):
-            self._send(peers, Lane.CONTROL, fragment)
+            self._control(list(self.table.all()), fragment)
 
     # --- our own messages
 
     def publish(self, topic: str, payload: bytes, now: float) -> Publication:
-        """Send our own message. Raises `MessageTooLarge` before anything is queued. Nobody eligible: `peers` is empty.
+        """Send our own message to all who should have it and did not say that they have.
 
-        A message whose id was seen before (possible where ids come from the content) goes to nobody again.
+        Raises before anything is queued or remembered: `MessageTooLarge`; `NobodyListens` when no peer is eligible;
+        `AlreadyPublished` when its id was seen before, which happens where ids come from the content.
         """
+        params = self._params
         message = self._policy.build(topic, self._transform.outbound(topic, payload), self._seqno)
         fragment = publish_fragment(message.raw)
-        if len(fragment) > self._params.max_rpc_size:
-            raise MessageTooLarge(topic, len(fragment), self._params.max_rpc_size)
+        for size, limit in ((len(fragment), params.max_rpc_size), (len(message.data), params.max_message_size)):
+            if limit is not None and size > limit:
+                raise MessageTooLarge(topic, size, limit)
+        audience = self._audience(topic, now)
+        if not audience:
+            self._count("nobody listens", topic)
+            raise NobodyListens(topic)
         self._seqno += 1
         message.payload = payload
         message.received_at = now
         message.id = self._message_id(message)
         if not self.seen.add(message.id, now):
-            self._count("published twice", topic)
-            return Publication(message, [])
+            self._count("published before", topic)
+            raise AlreadyPublished(topic)
         self.cache.put(message)
         self._remember_raw(message, now)
         self._count("published", topic)
         if topic in self.mesh.topics:
             self._out.append(Deliver(message))
-        peers = [peer for peer in self._audience(topic, now) if not self._unwanted.unwanted(peer, message.id)]
+        peers = [peer for peer in audience if not self._unwanted.unwanted(peer, message.id)]
         if peers:
-            self._send(peers, Lane.OWN, fragment, message.id)
+            self._out.append(Send(peers, Lane.OWN, fragment, topic, message.id))
         return Publication(message, peers)
 
-    def _audience(self, topic: str, now: float) -> Iterable[PeerId]:
+    def _audience(self, topic: str, now: float) -> list[PeerId]:
         """Who gets our own message: explicit and floodsub peers always, else everybody good enough or the mesh."""
         good = self._thresholds.publish
         listening = self.table.listening(topic)
@@ -201,7 +210,7 @@ class Router:
         for peer, state in listening.items():
             if state.direct or (not state.kind.gossips and self.score.score(peer) >= good):
                 chosen[peer] = None
-        return chosen
+        return list(chosen)
 
     # --- what a peer says
 
@@ -270,13 +279,14 @@ class Router:
             self.score.duplicate(known, topic, peer, now)
             self._count("duplicate", topic)
             return
-        reason = self._policy.check(message)
-        if reason is None and message.author == self._my_id:
-            reason = "it says it is ours"
-        if reason is not None:
+        limit = self._params.max_message_size
+        if (limit is not None and len(message.data) > limit) or self._policy.check(message) is not None:
             self._promises.fulfilled(known)
             self.score.invalid(peer, topic)
             self._count("rejected", topic)
+            return
+        if message.author == self._my_id:
+            self._count("our own came back", topic)  # after the time to live of its id: js forwards to the author too
             return
         self.seen.add(known, now)
         self._remember_raw(message, now)
@@ -323,8 +333,7 @@ class Router:
             self._count("ignored", topic)
 
     def _forward(self, message: Message) -> None:
-        topic, source = message.topic, message.source
-        author = None if message.author is None else message.author
+        topic, source, author = message.topic, message.source, message.author
         unwanted = self._unwanted.unwanted
         chosen = dict.fromkeys(self.mesh.peers(topic))
         for peer, state in self.table.listening(topic).items():
@@ -333,10 +342,10 @@ class Router:
         peers = [
             peer
             for peer in chosen
-            if peer != source and not unwanted(peer, message.id) and (author is None or peer.raw != author)
+            if peer != source and peer.raw != author and not unwanted(peer, message.id)
         ]
         if peers:
-            self._send(peers, Lane.FORWARDED, publish_fragment(message.raw), message.id)
+            self._out.append(Send(peers, Lane.FORWARDED, publish_fragment(message.raw), topic, message.id))
 
     def _tell_unwanted(self, message: Message) -> None:
         """Spare ourselves further copies of a large message, at once, before it is validated (v1.2)."""
@@ -347,7 +356,7 @@ class Router:
                 peers.append(peer)
         if peers:
             for fragment in idontwant_fragments([message.id]):
-                self._send(peers, Lane.CONTROL, fragment)
+                self._control(peers, fragment)
 
     def _remember_raw(self, message: Message, now: float) -> None:
         if len(message.raw) >= _RAW_INDEX_FROM:
@@ -363,12 +372,12 @@ class Router:
         if not self._quota.take(peer, "ihave", 1, params.max_ihave_messages):
             self._count("too many ihave", "")
             return
-        wanted: dict[bytes, None] = {}
+        wanted: dict[bytes, str] = {}
         for topic, ids in offers:
             if topic in self.mesh.topics:
-                for message_id in ids:
+                for message_id in self._proper(peer, ids):
                     if message_id not in self.seen:
-                        wanted[message_id] = None
+                        wanted[message_id] = topic
         if not wanted:
             return
         allowed = self._quota.take(peer, "iwant", len(wanted), params.max_ihave_ids)
@@ -376,10 +385,11 @@ class Router:
         self._rng.shuffle(asked)
         asked = asked[:allowed]
         if asked:
-            self._count("promised", "")
-            self._promises.promise(peer, asked, self._rng, now)
+            tracked = asked[0]  # one of each request, at random
+            self._promises.promise(peer, tracked, wanted[tracked], now)
+            self._count("promised", wanted[tracked])
             for fragment in iwant_fragments(asked):
-                self._send([peer], Lane.CONTROL, fragment)
+                self._control([peer], fragment)
 
     def _on_iwant(self, state: PeerState, ids: list[bytes]) -> None:
         peer = state.peer
@@ -394,7 +404,9 @@ class Router:
             if count > self._params.gossip_retransmission:
                 self._count("retransmissions refused", message.topic)
             elif not self._unwanted.unwanted(peer, message_id):
-                self._send([peer], Lane.GOSSIP, publish_fragment(message.raw), message_id)
+                self._out.append(
+                    Send([peer], Lane.GOSSIP, publish_fragment(message.raw), message.topic, message_id)
+                )
 
     def _on_graft(self, state: PeerState, topic: str, now: float) -> None:
         if topic not in self.mesh.topics:
@@ -420,14 +432,25 @@ class Router:
         others = self.mesh.instead_of(peer, topic) if offer else []
         known = [(other.raw, self._records(other)) for other in others]
         backoff = int(self._params.prune_backoff)
-        self._send([peer], Lane.CONTROL, prune_fragment(Prune(topic, known, backoff)))
+        self._control([peer], prune_fragment(Prune(topic, known, backoff)))
 
     def _on_idontwant(self, peer: PeerId, ids: list[bytes]) -> None:
-        taken = self._unwanted.add(peer, ids)
-        if taken < len(ids):
+        proper = self._proper(peer, ids)
+        taken = self._unwanted.add(peer, proper)
+        if taken < len(proper):
             self._count("too many idontwant", "")
         if taken:
-            self._out.append(Unwanted(peer, ids[:taken]))
+            self._out.append(Unwanted(peer, proper[:taken]))
+
+    def _proper(self, peer: PeerId, ids: list[bytes]) -> list[bytes]:
+        """The ids that can be ids of messages here; to make up others is misbehaviour."""
+        size = self._params.message_id_bytes
+        if size is None:
+            return ids
+        proper = [message_id for message_id in ids if len(message_id) == size]
+        if len(proper) < len(ids):
+            self.malformed(peer)
+        return proper
 
     def _on_extensions(self, peer: PeerId, count: int) -> None:
         """v1.3: at most once, in the first RPC; we have none to answer with."""
@@ -445,14 +468,14 @@ class Router:
         self._unwanted.beat()
         self.seen.expire(now)
         self._raw.expire(now)
-        for peer, count in self._promises.broken(now).items():
-            self.score.behaviour(peer, count)
-            self.counters["broken promises", ""] += count
+        for peer, topic in self._promises.broken(now):
+            self.score.behaviour(peer)
+            self._count("promise broken", topic)
         self.score.decay(now)
         changes = self.mesh.beat(now)
         for peer, topics in changes.grafts.items():
             for topic in topics:
-                self._send([peer], Lane.CONTROL, graft_fragment(topic))
+                self._control([peer], graft_fragment(topic))
         for peer, topics in changes.prunes.items():
             for topic in topics:
                 self._send_prune(peer, topic, peer not in changes.no_px and self._may_offer(peer))
@@ -471,12 +494,12 @@ class Router:
                 for peer in self.mesh.gossip_targets(topic, peers):
                     told = self._rng.sample(ids, limit) if len(ids) > limit else ids
                     for fragment in ihave_fragments(topic, told):
-                        self._send([peer], Lane.GOSSIP, fragment)
+                        self._out.append(Send([peer], Lane.GOSSIP, fragment, topic))
 
     # --- parts
 
-    def _send(self, peers: list[PeerId], lane: Lane, fragment: bytes, token: bytes | None = None) -> None:
-        self._out.append(Send(peers, lane, fragment, token))
+    def _control(self, peers: list[PeerId], fragment: bytes) -> None:
+        self._out.append(Send(peers, Lane.CONTROL, fragment))
 
     def _count(self, what: str, topic: str) -> None:
         self.counters[what, topic] += 1

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from pyp2p.peer.id import PeerId
-from pyp2p.pubsub.caches import Backoffs
+from pyp2p.pubsub.backoffs import Backoffs
 from pyp2p.pubsub.params import GossipParams, Thresholds
 from pyp2p.pubsub.peers import PeerState, PeerTable
 from pyp2p.pubsub.score import ScoreBook
+
 
 @dataclass(slots=True)
 class Changes:
@@ -63,17 +64,17 @@ class Mesh:
 
     def join(self, topic: str, now: float) -> list[PeerId]:
         """We listen to `topic` from now on; returns whom to graft. The fan-out of the topic comes first."""
-        mesh = self.topics.setdefault(topic, {})
+        self.topics[topic] = {}
         known = self.fanout.pop(topic, {})
         self._published.pop(topic, None)
-        first = [peer for peer in known if self._may_graft(self._table.get(peer), topic, now)]
+        first = [peer for peer in known if self._may_graft(self._table.get(peer), topic)]
         chosen = first[: self._params.d]
         if len(chosen) < self._params.d:
-            others = self._candidates(topic, now, lambda state: state.peer not in chosen)
+            others = self._candidates(topic, lambda state: state.peer not in chosen)
             chosen += self._draw(others, self._params.d - len(chosen))
         for peer in chosen:
             self._add(topic, peer, now)
-        return [peer for peer in chosen if peer in mesh]
+        return chosen
 
     def leave(self, topic: str, now: float) -> list[PeerId]:
         """We listen no longer; returns whom to prune, with the short backoff of leaving."""
@@ -151,7 +152,7 @@ class Mesh:
         """Maintain every mesh and fan-out."""
         self._beats += 1
         changes = Changes()
-        self.backoffs.expire(now, self._params.heartbeat_interval)
+        self.backoffs.expire(now - self._params.heartbeat_interval)  # a heartbeat longer than we were asked to wait
         for topic, mesh in self.topics.items():
             self._drop_bad(topic, mesh, changes, now)
             if len(mesh) < self._params.d_low:
@@ -171,7 +172,7 @@ class Mesh:
             changes.no_px[peer] = None
 
     def _fill(self, topic: str, mesh: dict[PeerId, None], size: int, changes: Changes, now: float) -> None:
-        for peer in self._draw(self._candidates(topic, now, _anybody), size - len(mesh)):
+        for peer in self._draw(self._candidates(topic, _anybody), size - len(mesh)):
             self._graft(topic, peer, changes, now)
 
     def _thin(self, topic: str, mesh: dict[PeerId, None], changes: Changes, now: float) -> None:
@@ -196,7 +197,7 @@ class Mesh:
     def _ensure_outbound(self, topic: str, mesh: dict[PeerId, None], changes: Changes, now: float) -> None:
         lacking = self._params.d_out - sum(self._is_outbound(peer) for peer in mesh)
         if lacking > 0:
-            found = self._candidates(topic, now, lambda state: state.outbound)
+            found = self._candidates(topic, lambda state: state.outbound)
             for peer in self._draw(found, lacking):
                 self._graft(topic, peer, changes, now)
 
@@ -206,7 +207,7 @@ class Mesh:
             return
         middle = median(self._score.score(peer) for peer in mesh)
         if middle < self._thresholds.opportunistic_graft:
-            found = self._candidates(topic, now, lambda state: self._score.score(state.peer) > middle)
+            found = self._candidates(topic, lambda state: self._score.score(state.peer) > middle)
             for peer in self._draw(found, self._params.opportunistic_graft_peers):
                 self._graft(topic, peer, changes, now)
 
@@ -242,22 +243,22 @@ class Mesh:
 
     # --- parts
 
-    def _candidates(self, topic: str, now: float, also: Callable[[PeerState], bool]) -> list[PeerId]:
+    def _candidates(self, topic: str, also: Callable[[PeerState], bool]) -> list[PeerId]:
         """Who could be grafted now."""
         return [
             peer
             for peer, state in self._table.listening(topic).items()
-            if self._may_graft(state, topic, now) and also(state)
+            if self._may_graft(state, topic) and also(state)
         ]
 
-    def _may_graft(self, state: PeerState | None, topic: str, now: float) -> bool:
+    def _may_graft(self, state: PeerState | None, topic: str) -> bool:
         return (
             state is not None
             and topic in state.topics
             and state.kind.gossips
             and not state.direct
             and state.peer not in self.topics[topic]
-            and not self.backoffs.active(topic, state.peer, now)
+            and not self.backoffs.active(topic, state.peer)
             and self._score.score(state.peer) >= 0
         )
 

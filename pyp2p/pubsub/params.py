@@ -71,12 +71,13 @@ class GossipParams:
     iwant_followup: float = 3.0  # a promised message must come within: broken promises are punished (IWantFollowupTime)
     idontwant_threshold: int = 1024  # bytes from which IDONTWANT is sent: for less it costs more than it saves (v1.2)
     max_idontwant_messages: int = 1000  # ids taken by IDONTWANT per heartbeat and peer: a flood fills our memory
+    message_id_bytes: int | None = None  # the length of every id; None: any. Others are no ids of ours
     idontwant_ttl: int = 3  # heartbeats that an IDONTWANT is remembered
     max_topics_per_peer: int = 1000  # subscriptions remembered of one peer: 200,000 made-up topics
     max_rpc_size: int = 4 * _MIB  # bytes of one RPC in either direction: a length prefix makes us allocate
     max_message_size: int | None = None  # bytes of the `data` of one message; None: what an RPC can hold
     # Memory. The oldest goes first.
-    seen_bytes: int = 64 * _MIB  # ids remembered, about 560 bytes each: a million of unique junk
+    seen_bytes: int = 64 * _MIB  # ids remembered, about 170 bytes each: a million of unique junk
     mcache_bytes: int = 64 * _MIB  # messages kept for IWANT: large ones in every heartbeat
     pending_validation_bytes: int = 16 * _MIB  # messages that await their validator: one that hangs
     # Our own messages.
@@ -133,6 +134,7 @@ def eth2_params() -> GossipParams:
         seen_ttl=768.0,  # SECONDS_PER_SLOT * SLOTS_PER_EPOCH * 2
         max_rpc_size=12_234_442,  # max_message_size()
         max_message_size=12_233_418,  # max_compressed_len(MAX_PAYLOAD_SIZE)
+        message_id_bytes=20,
     )
 
 

@@ -106,12 +106,13 @@ class Lane(enum.IntEnum):
 
 @dataclass(slots=True)
 class Send:
-    """Queue a serialised piece of an RPC for `peers`; `token` is the message id where it is a message."""
+    """Queue a serialised piece of an RPC for `peers`. `topic` is what gossip is about; `message_id` None: no message."""
 
     peers: list[PeerId]
     lane: Lane
     fragment: bytes
-    token: bytes | None = None
+    topic: str = ""
+    message_id: bytes | None = None
 
 
 @dataclass(slots=True)

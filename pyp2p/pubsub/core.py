@@ -124,6 +124,13 @@ class Router:
         self.score.peer_up(peer, ips, now)
         self.hello(peer)
 
+    def peer_moved(self, peer: PeerId, outbound: bool, ips: Sequence[IPAddress], now: float) -> None:
+        """A connection to a peer that is up came or went: these are the facts of those that are left."""
+        state = self.table.get(peer)
+        if state is not None:
+            state.outbound = outbound
+            self.score.peer_up(peer, ips, now)
+
     def hello(self, peer: PeerId) -> None:
         """Tell `peer` all our subscriptions: at the start, and again on a new stream of its."""
         for fragment in subscription_fragments([(True, topic) for topic in self.mesh.topics]):
@@ -339,11 +346,7 @@ class Router:
         for peer, state in self.table.listening(topic).items():
             if state.direct or not state.kind.gossips:
                 chosen[peer] = None
-        peers = [
-            peer
-            for peer in chosen
-            if peer != source and peer.raw != author and not unwanted(peer, message.id)
-        ]
+        peers = [peer for peer in chosen if peer != source and peer.raw != author and not unwanted(peer, message.id)]
         if peers:
             self._out.append(Send(peers, Lane.FORWARDED, publish_fragment(message.raw), topic, message.id))
 
@@ -404,9 +407,7 @@ class Router:
             if count > self._params.gossip_retransmission:
                 self._count("retransmissions refused", message.topic)
             elif not self._unwanted.unwanted(peer, message_id):
-                self._out.append(
-                    Send([peer], Lane.GOSSIP, publish_fragment(message.raw), message.topic, message_id)
-                )
+                self._out.append(Send([peer], Lane.GOSSIP, publish_fragment(message.raw), message.topic, message_id))
 
     def _on_graft(self, state: PeerState, topic: str, now: float) -> None:
         if topic not in self.mesh.topics:

@@ -33,7 +33,7 @@ class Outbox:
     """The queue of one peer."""
 
     def __init__(self, max_bytes: int, max_count: int, counters: Counter[tuple[str, str]]) -> None:
-        self.full_since: float | None = None  # since when control and own messages leave no room and nothing was taken
+        self.full_since: float | None = None  # since when control and own messages leave no room, with nothing taken
         self._max_bytes = max_bytes
         self._max_count = max_count
         self._counters = counters  # (what happened, topic)
@@ -98,7 +98,7 @@ class Outbox:
 
     # --- taking out
 
-    def take(self) -> Batch | None:
+    def take(self, now: float) -> Batch | None:
         """The next RPCs, the most urgent first; None when nothing waits."""
         size = 0
         control: list[bytes] = []
@@ -124,7 +124,7 @@ class Outbox:
                 self._rest -= len(fragment) + _ENTRY
         if not size:
             return None
-        self.full_since = None
+        self.full_since = now if self._urgent > self._max_bytes else None
         return Batch(_framed(rpcs, messages), own)
 
     def cancel(self, message_id: bytes) -> bool:

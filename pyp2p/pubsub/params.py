@@ -79,6 +79,8 @@ class GossipParams:
     # Memory. The oldest goes first.
     seen_bytes: int = 64 * _MIB  # ids remembered, about 170 bytes each: a million of unique junk
     mcache_bytes: int = 64 * _MIB  # messages kept for IWANT: large ones in every heartbeat
+    queue_bytes: int = 8 * _MIB  # what waits for one peer; its forwarded messages and gossip are dropped for more
+    queue_count: int = 4096  # the same in messages and pieces of control: small ones
     pending_validation_bytes: int = 16 * _MIB  # messages that await their validator: one that hangs
     # Our own messages.
     publish_timeout: float = 5.0  # how long `publish` waits for peers whose queue is full: a mesh peer stops reading
@@ -116,7 +118,15 @@ _COUNTS: Final = (
 _POSITIVE: Final = (
     *("heartbeat_interval", "fanout_ttl", "seen_ttl", "history_length", "prune_backoff", "max_backoff"),
     *("opportunistic_graft_ticks", "direct_connect_ticks", "iwant_followup", "idontwant_ttl", "max_topics_per_peer"),
-    *("max_rpc_size", "seen_bytes", "mcache_bytes", "pending_validation_bytes", "publish_timeout"),
+    *(
+        "max_rpc_size",
+        "seen_bytes",
+        "mcache_bytes",
+        "pending_validation_bytes",
+        "publish_timeout",
+        "queue_bytes",
+        "queue_count",
+    ),
 )
 
 

@@ -47,7 +47,7 @@ from pyp2p.pubsub.wire import (
     subscription_fragments,
 )
 
-Judge = Callable[[Message], Verdict | None]  # None: asynchronous validators have to be asked
+Judge = Callable[[Message], Verdict | None]  # None: asynchronous validators have to be asked; it bounds how many
 Records = Callable[[PeerId], bytes]  # the signed record of a peer, b"" when there is none
 
 _RAW_INDEX_FROM = 1024  # bytes: below, hashing again is as cheap as looking it up
@@ -106,7 +106,6 @@ class Router:
         self._quota = Quota()
         self._extended: dict[PeerId, None] = {}  # who sent an extensions message
         self._pending: dict[bytes, Message] = {}
-        self._pending_bytes = 0
         self._beats = 0
         self._out: list[Effect] = []
 
@@ -307,18 +306,13 @@ class Router:
         verdict = self._judge(message)
         if verdict is not None:
             self._conclude(message, verdict, now)
-        elif self._pending_bytes + len(raw) > self._params.pending_validation_bytes:
-            self._count("validation queue full", topic)
-            self._conclude(message, Verdict.IGNORE, now)
         else:
             self._pending[known] = message
-            self._pending_bytes += len(raw)
             self._out.append(Validate(message))
 
     def validated(self, message: Message, verdict: Verdict, now: float) -> None:
         """The verdict on a message that `Validate` asked for; a second one counts for nothing."""
         if self._pending.pop(message.id, None) is not None:
-            self._pending_bytes -= len(message.raw)
             self._conclude(message, verdict, now)
 
     def _conclude(self, message: Message, verdict: Verdict, now: float) -> None:

@@ -1,4 +1,4 @@
-"""One peer's streams: what waits for it, the stream that carries it, the publications that wait with it.
+"""One peer's streams: what waits for it, the stream that carries it, and what is known of it.
 
 Rules: per peer, not per connection: with two connections one outbound stream, on the oldest; when that ends, the next
 one takes over and says hello again. The bytes of a message are shared by all peers.
@@ -11,42 +11,57 @@ from collections import deque
 import trio
 
 from pyp2p.peer.id import PeerId
-from pyp2p.pubsub.outbox import Outbox
-from pyp2p.pubsub.types import Lane
+from pyp2p.pubsub.outbox import Batch, Outbox
+from pyp2p.pubsub.types import Lane, Send
+from pyp2p.switch.connection import Connection
 from pyp2p.switch.stream import MuxedStream
 
 
 class Link:
-    """What the service keeps of one peer."""
+    """What the service keeps of one peer for as long as a connection or a stream of it is there."""
 
     def __init__(self, peer: PeerId, outbox: Outbox) -> None:
         self.peer = peer
         self.outbox = outbox
-        self.carriers = 0  # connections that could carry the stream
+        self.holders = 0  # tasks that use it
+        self.carriers: list[Connection] = []  # that could carry the stream, the oldest first
         self.turn = trio.CapacityLimiter(1)  # of the connection that does
-        self.ready = trio.Event()  # the router knows the peer
+        self.known = trio.Event()  # to the router
+        self.heard = trio.Event()  # a stream of the peer came
+        self.protocol: str | None = None  # that the peer named on it
+        self.greeted = False  # a stream of ours was open before: the next one needs a hello of its own
         self.inbound: MuxedStream | None = None
         self._waiting: deque[tuple[bytes, bytes]] = deque()  # own messages that the queue has no room for yet
         self._wake = trio.Event()
 
-    def offer(self, lane: Lane, fragment: bytes, token: bytes | None, now: float) -> bool:
-        """Queue a piece; our own messages wait when there is no room. False: it was dropped, or the queue is stuck."""
-        if lane is Lane.OWN and (self._waiting or not self.outbox.offer(lane, fragment, now, token)):
-            self._waiting.append((fragment, token or b""))
-            return True
-        taken = lane is Lane.OWN or self.outbox.offer(lane, fragment, now, token)
-        if taken:
-            self._wake.set()
+    def offer(self, send: Send, now: float) -> bool:
+        """Queue a piece; own messages wait when there is no room. False: the peer is beyond help."""
+        taken = True
+        if send.lane is Lane.CONTROL:
+            taken = self.outbox.control(send.fragment, now)
+        elif send.lane is Lane.OWN:
+            message_id = send.message_id or b""
+            if self._waiting or not self.outbox.own(send.fragment, message_id, now):
+                self._waiting.append((send.fragment, message_id))
+        else:
+            self.outbox.offer(send.lane, send.fragment, send.topic, send.message_id)
+        self._wake.set()
         return taken
 
-    def give_up(self, token: bytes) -> None:
+    def give_up(self, message_id: bytes) -> None:
         """Our own message has expired here."""
-        if not self.outbox.cancel(token):
-            self._waiting = deque(entry for entry in self._waiting if entry[1] != token)
+        if not self.outbox.cancel(message_id):
+            self._waiting = deque(entry for entry in self._waiting if entry[1] != message_id)
 
-    def refill(self, now: float) -> None:
-        """Queue own messages that waited for room."""
-        while self._waiting and self.outbox.offer(Lane.OWN, self._waiting[0][0], now, self._waiting[0][1]):
+    def take(self, now: float) -> Batch | None:
+        """What is to be written next; own messages that waited for room move up."""
+        self._refill(now)
+        batch = self.outbox.take(now)
+        self._refill(now)
+        return batch
+
+    def _refill(self, now: float) -> None:
+        while self._waiting and self.outbox.own(*self._waiting[0], now):
             self._waiting.popleft()
 
     async def wait(self) -> None:

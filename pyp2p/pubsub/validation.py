@@ -1,7 +1,8 @@
 """The application's word on messages: validators per topic, run at once or as bounded tasks.
 
 Rules: a validator that crashes or hangs counts as `IGNORE` and harms nobody. Synchronous ones run inline, which costs no
-task; a topic with an asynchronous one gets a task per message, at most `concurrency` at a time and `queue` waiting.
+task and must take no time; an asynchronous one gets a task per message, at most `concurrency` at a time and `queue`
+waiting.
 """
 
 from __future__ import annotations
@@ -24,23 +25,32 @@ Validator = Callable[[Message], Verdict | Awaitable[Verdict]]
 
 
 class TopicValidator:
-    """One validator of a topic with its bounds."""
+    """One validator of a topic with its bounds. Raises `ValueError` for bounds that make no sense."""
 
     def __init__(self, function: Validator, concurrency: int, queue: int, timeout: float) -> None:
+        for name, value, least in (("concurrency", concurrency, 1), ("queue", queue, 0)):
+            if value < least:
+                raise ValueError(f"{name} of a validator must be at least {least}, not {value}")
+        if not timeout > 0:
+            raise ValueError(f"timeout of a validator must be above 0, not {timeout}")
         self.function = function
         self.is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
             getattr(function, "__call__", None)  # noqa: B004  an object with an async __call__
         )
         self.running = trio.CapacityLimiter(concurrency)
-        self.queue = queue
+        self.most = concurrency + queue
+        self.asked = 0  # messages that run or wait
         self.timeout = timeout
 
 
 class Validators:
     """All validators by topic."""
 
-    def __init__(self, counters: Counter[tuple[str, str]]) -> None:
+    def __init__(self, counters: Counter[tuple[str, str]], max_bytes: int) -> None:
         self._by_topic: dict[str, TopicValidator] = {}
+        self._asked: dict[bytes, TopicValidator] = {}  # who answers for a message, even if removed meanwhile
+        self.bytes = 0  # of the messages that are being asked about
+        self._max_bytes = max_bytes  # one that hangs keeps its messages
         self._counters = counters
         self._failures = LogLimiter(logger)
 
@@ -60,28 +70,34 @@ class Validators:
         if validator is None:
             return Verdict.ACCEPT
         if validator.is_async:
-            if validator.running.statistics().tasks_waiting >= validator.queue:
+            size = len(message.raw)
+            if validator.asked >= validator.most or self.bytes + size > self._max_bytes:
                 self._counters["validation queue full", message.topic] += 1
                 return Verdict.IGNORE
+            validator.asked += 1
+            self.bytes += size
+            self._asked[message.id] = validator
             return None
         said: list[object] = []
         error = call_guarded(lambda: said.append(validator.function(message)))
         return self._verdict(message.topic, said, error)
 
     async def run(self, message: Message) -> Verdict:
-        """Ask the asynchronous validator of the topic, when its turn comes."""
-        validator = self._by_topic.get(message.topic)
-        if validator is None or not validator.is_async:
-            return self.judge(message) or Verdict.IGNORE
+        """Ask the asynchronous validator that `judge` chose, when its turn comes. Cancelling gives it up."""
+        validator = self._asked.pop(message.id)
         said: list[object] = []
 
         async def ask() -> None:
             answer = validator.function(message)
             said.append(await answer if inspect.isawaitable(answer) else answer)
 
-        async with validator.running:
-            with trio.move_on_after(validator.timeout) as scope:
-                error = await run_guarded(ask)
+        try:
+            async with validator.running:
+                with trio.move_on_after(validator.timeout) as scope:
+                    error = await run_guarded(ask)
+        finally:
+            validator.asked -= 1
+            self.bytes -= len(message.raw)
         if scope.cancelled_caught:
             self._counters["validation timed out", message.topic] += 1
             return Verdict.IGNORE

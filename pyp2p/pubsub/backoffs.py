@@ -34,8 +34,8 @@ class Backoffs:
         before = self._until.get((topic, peer))
         if before is None:
             if len(self._until) >= self._max_count:
-                _, _, *first = heappop(self._due)
-                del self._until[first[0], first[1]]
+                _, _, first_topic, first_peer = heappop(self._due)
+                del self._until[first_topic, first_peer]
             self._serial += 1
             heappush(self._due, (until, self._serial, topic, peer))
             self._until[topic, peer] = until

@@ -39,7 +39,7 @@ class SeenCache:
         return len(self._ids)
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """About what the cache takes."""
         return self._bytes
 
@@ -83,7 +83,7 @@ class RawIndex:
         self._entries: OrderedDict[tuple[int, int], tuple[bytes, bytes, float]] = OrderedDict()
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """About what the index takes."""
         return self._bytes
 
@@ -141,7 +141,7 @@ class MessageCache:
         return len(self._kept)
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """About what the cache takes."""
         return self._bytes
 

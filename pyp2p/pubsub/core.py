@@ -234,16 +234,7 @@ class Router:
             self._on_subscription(state, subscribe, topic, now)
         for raw in rpc.publish:
             self._on_message(state, raw, now)
-        if rpc.ihave:
-            self._on_ihave(state, rpc.ihave, now)
-        if rpc.iwant:
-            self._on_iwant(state, rpc.iwant)
-        for topic in rpc.graft:
-            self._on_graft(state, topic, now)
-        for prune in rpc.prune:
-            self._on_prune(state, prune, now)
-        if rpc.idontwant:
-            self._on_idontwant(peer, rpc.idontwant)
+        self._on_control(state, rpc, now)
 
     def malformed(self, peer: PeerId) -> None:
         """The peer sent what is no RPC or over a bound."""
@@ -360,6 +351,18 @@ class Router:
             self._raw.add(message.raw, message.id, now)
 
     # --- control
+
+    def _on_control(self, state: PeerState, rpc: Rpc, now: float) -> None:
+        if rpc.ihave:
+            self._on_ihave(state, rpc.ihave, now)
+        if rpc.iwant:
+            self._on_iwant(state, rpc.iwant)
+        for topic in rpc.graft:
+            self._on_graft(state, topic, now)
+        for prune in rpc.prune:
+            self._on_prune(state, prune, now)
+        if rpc.idontwant:
+            self._on_idontwant(state.peer, rpc.idontwant)
 
     def _on_ihave(self, state: PeerState, offers: list[tuple[str, list[bytes]]], now: float) -> None:
         peer, params = state.peer, self._params
@@ -490,6 +493,18 @@ class Router:
                     told = self._rng.sample(ids, limit) if len(ids) > limit else ids
                     for fragment in ihave_fragments(topic, told):
                         self._out.append(Send([peer], Lane.GOSSIP, fragment, topic))
+
+    def sizes(self) -> dict[str, int]:
+        """How much is remembered, by what it is called in metrics."""
+        return {
+            "seen bytes": self.seen.size,
+            "seen evicted": self.seen.evicted,
+            "message cache bytes": self.cache.size,
+            "message cache evicted": self.cache.evicted,
+            "raw index bytes": self._raw.size,
+            "open promises": len(self._promises),
+            "awaiting verdict": len(self._pending),
+        }
 
     # --- parts
 

@@ -2,7 +2,8 @@
 
 Rules: pure, bounded in bytes and count. Only forwarded messages and gossip are ever dropped, for what is more urgent or
 because the peer has them, and each drop is counted. Our own messages are refused when there is no room, so that
-`publish` can wait. Control is always taken, up to a bound that only a peer reaches which makes us answer without reading.
+`publish` can wait. Control is always taken, up to a bound that only a peer reaches which makes us answer and does not
+read.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Outbox:
         return len(self._control) + len(self._own) + len(self._forwarded) + len(self._gossip)
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """What is queued, with the entries."""
         return self._urgent + self._rest
 
@@ -148,7 +149,7 @@ class Outbox:
     # --- parts
 
     def _fits(self, cost: int) -> bool:
-        return self.bytes + cost <= self._max_bytes and len(self) < self._max_count
+        return self.size + cost <= self._max_bytes and len(self) < self._max_count
 
     def _make_room(self, cost: int) -> None:
         """For what is urgent the rest gives way, gossip first and the oldest first."""

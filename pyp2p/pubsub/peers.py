@@ -1,7 +1,7 @@
 """Who is there and what they listen to: the table that mesh and router share.
 
-Rules: pure, bounded by the connections of the switch and by `max_topics_per_peer`. Iteration is in the order of arrival,
-never over sets, so that the same seed gives the same choices.
+Rules: pure, bounded by the connections of the switch and by `max_topics_per_peer`. Iteration is in the order of
+arrival, never over sets, so that the same seed gives the same choices.
 """
 
 from __future__ import annotations

@@ -1,31 +1,36 @@
 """Pubsub on a switch: streams, tasks and queues around the pure `Router`.
 
-Rules: this file and its neighbours `link` and `validation` are all of pubsub that awaits. The switch tells of peers
-(`Service.peer_connected`); each gets one outbound stream with one writer task, and what comes on its inbound stream goes
-to the router, whose effects are carried out at once. The heartbeat is guarded: no peer can end it.
+Rules: this file and its neighbours `link`, `subscription` and `validation` are all of pubsub that awaits. The switch
+tells of peers (`Service.peer_connected`); each gets one outbound stream with one writer task, and what comes on its
+inbound stream goes to the router, whose effects are carried out at once. No peer can end the heartbeat.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from math import inf
 
 import trio
+from multiaddr import Multiaddr
 
-from pyp2p.errors import NobodyListens, P2PError, PubsubError, WireError, printable
+from pyp2p.errors import LocalProtocolError, P2PError, PubsubError, WireError, describe, innermost, printable
 from pyp2p.io.varint import LengthPrefixed
-from pyp2p.peer.address import ip_of
+from pyp2p.peer.address import ip_of, parse_multiaddr, split_peer
 from pyp2p.peer.id import PeerId
+from pyp2p.peer.store import Source
 from pyp2p.pubsub.core import Router
+from pyp2p.pubsub.filters import TopicFilter, every_topic
 from pyp2p.pubsub.ids import MessageIdFunction, default_message_id
 from pyp2p.pubsub.link import Link
 from pyp2p.pubsub.outbox import Outbox
-from pyp2p.pubsub.params import GossipParams, ScoreParams, Thresholds
+from pyp2p.pubsub.params import GossipParams, ScoreParams, Thresholds, TopicScoreParams
 from pyp2p.pubsub.score import ScoreBook, ScoreParts
-from pyp2p.pubsub.signing import Policy, StrictSign
+from pyp2p.pubsub.signing import Policy, StrictNoSign, StrictSign
+from pyp2p.pubsub.subscription import Subscription
 from pyp2p.pubsub.transform import DataTransform, Plain
 from pyp2p.pubsub.types import PROTOCOLS, Connect, Deliver, Effect, Message, Send, Unwanted, Validate
 from pyp2p.pubsub.validation import TopicValidator, Validator, Validators
@@ -34,6 +39,7 @@ from pyp2p.switch.connection import Connection
 from pyp2p.switch.facts import CloseReason
 from pyp2p.switch.handlers import call_guarded
 from pyp2p.switch.limits import Budget
+from pyp2p.switch.loglimit import LogLimiter
 from pyp2p.switch.service import Service
 from pyp2p.switch.stream import MuxedStream
 from pyp2p.switch.switch import Switch
@@ -41,13 +47,16 @@ from pyp2p.switch.switch import Switch
 logger = logging.getLogger("pyp2p.pubsub")
 
 _REOPEN = (1.0, 5.0, 20.0)  # seconds until a stream that broke is opened again on a connection that lives
-_CONNECTING = 8  # dials to offered peers at once
-_SUBSCRIPTION = 4096  # messages that a slow reader of a subscription may lag
+_STEADY = 60.0  # seconds after which a stream that broke was a good one: the pauses begin anew
+_DIALS = 8  # dials to offered and explicit peers at once
+_OFFERED = 64  # peers that wait for such a dial
+_SLICE = 0.01  # seconds of one peer's RPCs until others have their turn
+_STREAM_ERRORS = (P2PError, trio.BrokenResourceError, trio.ClosedResourceError)
 
 
 @dataclass(slots=True)
 class Published:
-    """What became of our own message: `taken` have it on the wire, at `expired` it waited in vain."""
+    """What became of our own message: the streams of `taken` have it; those of `expired` did not take it in time."""
 
     message: Message
     taken: list[PeerId]
@@ -56,71 +65,60 @@ class Published:
 
 @dataclass(slots=True)
 class _Publication:
+    """A message of ours that waits in queues."""
+
     left: dict[PeerId, None]
     taken: list[PeerId] = field(default_factory=list)
+    expired: list[PeerId] = field(default_factory=list)
     done: trio.Event = field(default_factory=trio.Event)
 
-    def took(self, peer: PeerId) -> None:
+    def ends(self, peer: PeerId, into: list[PeerId]) -> None:
+        """The peer took it, or cannot any more."""
         if peer in self.left:
             del self.left[peer]
-            self.taken.append(peer)
+            into.append(peer)
         if not self.left:
             self.done.set()
-
-
-class Subscription:
-    """Messages of one topic, as an async iterator; `dropped` counts those that a slow reader missed."""
-
-    def __init__(self, topic: str, size: int) -> None:
-        self.topic = topic
-        self.dropped = 0
-        self._send, self._receive = trio.open_memory_channel[Message](size)
-
-    def __aiter__(self) -> AsyncIterator[Message]:
-        return self._receive.__aiter__()
-
-    def put(self, message: Message) -> bool:
-        """Queue a message; False when the reader is too slow."""
-        try:
-            self._send.send_nowait(message)
-        except trio.WouldBlock:
-            self.dropped += 1
-            return False
-        return True
-
-    def close(self) -> None:
-        """End the iteration after what is queued."""
-        self._send.close()
 
 
 class Pubsub:
     """Publish and subscribe over one switch; made by `open_pubsub`."""
 
-    def __init__(self, switch: Switch, router: Callable[..., Router], params: GossipParams) -> None:
+    def __init__(
+        self, switch: Switch, params: GossipParams, allows: TopicFilter, router: Callable[..., Router]
+    ) -> None:
+        self.counters: Counter[tuple[str, str]] = Counter()  # (what happened, topic or ""), for people and metrics
         self._switch = switch
         self._params = params
+        self._allows = allows
         self._subscriptions: dict[str, list[Subscription]] = {}
         self._links: dict[PeerId, Link] = {}
         self._publications: dict[bytes, _Publication] = {}
-        self._connecting = trio.CapacityLimiter(_CONNECTING)
-        counters: Counter[tuple[str, str]] = Counter()
-        self._validators = Validators(counters)
-        self.router = router(judge=self._validators.judge, counters=counters)
+        self._dials = trio.CapacityLimiter(_DIALS)
+        self._validators = Validators(self.counters, params.pending_validation_bytes)
+        self._router = router(judge=self._validators.judge, allows=self._allowed, counters=self.counters)
         self._nursery: trio.Nursery | None = None
+        self._served: dict[Connection, trio.CancelScope] = {}  # what runs in the nurseries of connections
+        self._complaints = LogLimiter(logger)
 
     # --- what users call
 
     @asynccontextmanager
-    async def subscribe(self, topic: str, *, queue: int = _SUBSCRIPTION) -> AsyncIterator[Subscription]:
+    async def subscribe(
+        self, topic: str, *, max_count: int = 4096, max_bytes: int = 64 * 1024 * 1024
+    ) -> AsyncIterator[Subscription]:
         """Listen to `topic` for the length of the block: `async for message in messages`.
 
-        Several subscriptions of one topic each get every message. A reader that lags `queue` messages behind misses
-        the newest: counted in `dropped` and in the metrics, while the mesh goes on.
+        Several subscriptions of one topic each get every message. A reader that falls `max_count` messages or
+        `max_bytes` behind misses the newest: counted in `dropped` and in `counters`, while the mesh goes on. Raises
+        `LocalProtocolError` for a topic that the filter does not allow or that is no topic (1 to 1,024 bytes of UTF-8).
         """
-        subscription = Subscription(topic, queue)
-        self._subscriptions.setdefault(topic, []).append(subscription)
-        self.router.subscribe(topic, trio.current_time())
+        if not self._allowed(topic):
+            raise LocalProtocolError(f"the topic filter does not allow {printable(topic)}")
+        self._router.subscribe(topic, trio.current_time())
         self._carry_out()
+        subscription = Subscription(topic, max_count, max_bytes)
+        self._subscriptions.setdefault(topic, []).append(subscription)
         try:
             yield subscription
         finally:
@@ -129,44 +127,43 @@ class Pubsub:
             others.remove(subscription)
             if not others:
                 del self._subscriptions[topic]
-                self.router.unsubscribe(topic, trio.current_time())
+                self._router.unsubscribe(topic, trio.current_time())
                 self._carry_out()
 
     async def publish(self, topic: str, data: bytes) -> Published:
-        """Send `data` to everybody who listens to `topic`; returns who took it and where it expired.
+        """Send `data` to everybody who should have it; returns who took it and where it expired.
 
         A peer took it when its stream did. Waits for those whose queue is full, `params.publish_timeout` seconds for
-        all together. Raises `NobodyListens` at once when no peer is eligible, `MessageTooLarge` before anything is
-        queued. Cancelling leaves what is queued on its way.
+        all together. Raises `NobodyListens` at once when no peer is eligible, `AlreadyPublished`, and `MessageTooLarge`
+        before anything is queued. Cancelling leaves what is queued on its way.
         """
         await trio.lowlevel.checkpoint()
-        made = self.router.publish(topic, data, trio.current_time())
+        made = self._router.publish(topic, data, trio.current_time())
         message = made.message
-        publication = _Publication(dict.fromkeys(peer for peer in made.peers if peer in self._links))
-        if not publication.left:
-            self._carry_out()
-            raise NobodyListens(topic)
-        self._publications[message.id] = publication
+        publication = self._publications[message.id] = _Publication(dict.fromkeys(made.peers))
         try:
             self._carry_out()
-            with trio.move_on_after(self._params.publish_timeout):
-                await publication.done.wait()
+            if made.peers:
+                with trio.move_on_after(self._params.publish_timeout):
+                    await publication.done.wait()
         finally:
             del self._publications[message.id]
-        expired = list(publication.left)
-        for peer in expired:
-            self.router.counters["expired", topic] += 1
+        for peer in publication.left:
             if (link := self._links.get(peer)) is not None:
                 link.give_up(message.id)
-        return Published(message, publication.taken, expired)
+        publication.expired += publication.left
+        if publication.expired:
+            self.counters["own expired", topic] += len(publication.expired)
+        return Published(message, publication.taken, publication.expired)
 
     def add_validator(
         self, topic: str, validator: Validator, *, concurrency: int = 64, queue: int = 1024, timeout: float = 10.0
     ) -> None:
         """Ask `validator(message)` about every message of `topic` before it is delivered or forwarded.
 
-        It returns a `Verdict`, or is a coroutine function that does; one that raises, hangs for `timeout` seconds or
-        finds `queue` messages waiting counts as `IGNORE`. Raises `ValueError` for a second one.
+        It returns a `Verdict`, or is a coroutine function that does; one that raises, runs for `timeout` seconds or has
+        `queue` messages waiting already counts as `IGNORE`. One that is no coroutine function must take no time: what
+        does belongs into a thread. Raises `ValueError` for a second one and for bounds that make no sense.
         """
         self._validators.add(topic, TopicValidator(validator, concurrency, queue, timeout))
 
@@ -174,143 +171,195 @@ class Pubsub:
         """Ask no longer. Raises `KeyError` when there is none."""
         self._validators.remove(topic)
 
+    def set_topic_score(self, topic: str, params: TopicScoreParams | None) -> None:
+        """Score peers in `topic` in this way from now on; None: no longer. Raises `ValueError` for a bad field."""
+        self._router.score.set_topic_params(topic, params)
+
+    @property
+    def topics(self) -> list[str]:
+        """What we listen to."""
+        return list(self._router.mesh.topics)
+
     def peers(self, topic: str | None = None) -> list[PeerId]:
         """Who speaks pubsub with us, or who of them listens to `topic`."""
-        table = self.router.table
+        table = self._router.table
         return list(table.all() if topic is None else table.listening(topic))
 
     def mesh(self, topic: str) -> list[PeerId]:
         """Whom we exchange full messages of `topic` with."""
-        return list(self.router.mesh.peers(topic))
+        return list(self._router.mesh.peers(topic))
 
     def score(self, peer: PeerId) -> ScoreParts:
-        """The score of `peer` with its components."""
-        return self.router.score.components(peer)
+        """The score of `peer` with its components; all zeros when it is not known or nothing is scored."""
+        return self._router.score.components(peer)
 
-    @property
-    def counters(self) -> Counter[tuple[str, str]]:
-        """What happened so far, by (what, topic): for people and metrics."""
-        return self.router.counters
+    def gauges(self) -> dict[tuple[str, str], int]:
+        """How things stand, by (what, topic or ""): peers, meshes, bytes of caches and queues."""
+        found = {("peers", ""): len(self._router.table)}
+        for topic in self._router.mesh.topics:
+            found["topic peers", topic] = len(self._router.table.listening(topic))
+            found["mesh peers", topic] = len(self.mesh(topic))
+        found |= {(what, ""): size for what, size in self._router.sizes().items()}
+        found["queued bytes", ""] = sum(link.outbox.size for link in self._links.values())
+        found["validating bytes", ""] = self._validators.bytes
+        return found
 
     # --- peers
 
     async def run_peer(self, connection: Connection) -> None:
-        """Speak with the peer of `connection` for as long as it lives; called by the switch."""
-        said = (connection.info.protocols if connection.info is not None else None) or ()
-        protocol = next((name for name in PROTOCOLS if name in said), None)
-        if protocol is None:
+        """Speak with the peer of `connection` for as long as both live; called by the switch."""
+        if connection in self._served:
             return
-        link = self._link(connection.peer)
-        link.carriers += 1
-        try:
-            if link.carriers == 1:
-                ip = ip_of(connection.remote)
-                self.router.peer_up(
-                    link.peer,
-                    PROTOCOLS[protocol],
-                    connection.direction.outbound,
-                    () if ip is None else (ip,),
-                    trio.current_time(),
-                )
-                link.ready.set()
-                self._carry_out()
-            for pause in (0.0, *_REOPEN):
-                await trio.sleep(pause)
-                async with link.turn:
-                    await self._speak(link, connection, protocol, again=link.carriers > 1 or pause > 0)
-        finally:
-            link.carriers -= 1
-            if not link.carriers:
-                self._links.pop(link.peer, None)
-                self.router.peer_down(link.peer, trio.current_time())
-                for publication in list(self._publications.values()):
-                    publication.left.pop(link.peer, None)
-                    publication.took(link.peer)
+        with trio.CancelScope() as scope, self._held(connection.peer) as link:
+            self._served[connection] = scope
+            try:
+                await self._serve(link, connection)
+            finally:
+                del self._served[connection]
 
-    def _link(self, peer: PeerId) -> Link:
+    @contextmanager
+    def _held(self, peer: PeerId) -> Iterator[Link]:
+        """The link of a peer, kept while somebody holds it."""
         link = self._links.get(peer)
         if link is None:
-            link = self._links[peer] = Link(peer, Outbox(self._params.max_rpc_size * 2, 4096))
-        return link
-
-    async def _speak(self, link: Link, connection: Connection, protocol: str, again: bool) -> None:
-        """Carry the peer's queue on a stream of this connection until one of them ends."""
+            outbox = Outbox(self._params.queue_bytes, self._params.queue_count, self.counters)
+            link = self._links[peer] = Link(peer, outbox)
+        link.holders += 1
         try:
-            stream = await connection.open_stream(protocol)
-            async with stream:
-                if again:
-                    self.router.hello(link.peer)
-                    self._carry_out()
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._watch_end, stream, nursery.cancel_scope)
-                    await self._write(link, stream)
-        except (P2PError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            logger.debug("stream ended peer=%s error=%s", link.peer, printable(str(error)))
-        except BaseExceptionGroup as group:
-            rest = group.split((P2PError, trio.BrokenResourceError, trio.ClosedResourceError))[1]
-            if rest is not None:
-                raise rest from None
+            yield link
+        finally:
+            link.holders -= 1
+            if not link.holders:
+                del self._links[peer]
 
-    async def _watch_end(self, stream: MuxedStream, scope: trio.CancelScope) -> None:
-        """Our outbound stream is one way: what comes on it is dropped, its end ends it."""
-        async for _ in stream:
-            pass
-        scope.cancel()
+    async def _serve(self, link: Link, connection: Connection) -> None:
+        said = (connection.info.protocols if connection.info is not None else None) or ()
+        protocol = next((name for name in PROTOCOLS if name in said), None)
+        if protocol is None:  # it may begin later, and opens a stream then
+            await link.heard.wait()
+            protocol = link.protocol or ""
+        link.carriers.append(connection)
+        self._tell_router(link, protocol)
+        try:
+            async with link.turn:
+                await self._keep_stream(link, connection, protocol)
+        finally:
+            link.carriers.remove(connection)
+            self._tell_router(link, protocol)
+
+    def _tell_router(self, link: Link, protocol: str) -> None:
+        """The connections to a peer have changed."""
+        now = trio.current_time()
+        outbound = any(connection.direction.outbound for connection in link.carriers)
+        ips = [ip for ip in (ip_of(connection.remote) for connection in link.carriers) if ip is not None]
+        if not link.carriers:
+            self._router.peer_down(link.peer, now)
+            link.known = trio.Event()
+            link.greeted = False
+            for publication in list(self._publications.values()):
+                publication.ends(link.peer, publication.expired)
+        elif link.known.is_set():
+            self._router.peer_moved(link.peer, outbound, ips, now)
+        else:
+            self._router.peer_up(link.peer, PROTOCOLS[protocol], outbound, ips, now)
+            link.known.set()
+        self._carry_out()
+
+    async def _keep_stream(self, link: Link, connection: Connection, protocol: str) -> None:
+        """Have a stream to the peer; one that breaks is opened again, three times in a row at most."""
+        pauses = iter(_REOPEN)
+        while True:
+            opened = trio.current_time()
+            try:
+                async with await connection.open_stream(protocol) as stream:
+                    if link.greeted:
+                        self._router.hello(link.peer)
+                        self._carry_out()
+                    link.greeted = True
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(self._watch, stream, nursery.cancel_scope)
+                        await self._write(link, stream)
+            except* _STREAM_ERRORS as group:
+                logger.debug("stream ended peer=%s error=%s", link.peer, describe(innermost(group)))
+            if trio.current_time() - opened >= _STEADY:
+                pauses = iter(_REOPEN)
+            pause = next(pauses, None)
+            if pause is None:
+                self.counters["stream given up", ""] += 1
+                return
+            await trio.sleep(pause)
+
+    async def _watch(self, stream: MuxedStream, scope: trio.CancelScope) -> None:
+        """Our outbound stream is one way: what comes on it is dropped, a reset ends it, a mere end does not."""
+        try:
+            async for _ in stream:
+                pass
+        except _STREAM_ERRORS:
+            scope.cancel()
 
     async def _write(self, link: Link, stream: MuxedStream) -> None:
         while True:
-            link.refill(trio.current_time())
-            batch = link.outbox.take(trio.current_time())
+            batch = link.take(trio.current_time())
             if batch is None:
                 await link.wait()
                 continue
             await stream.send_all(batch.data)
-            for token in batch.tokens:
-                publication = self._publications.get(token)
+            for message_id in batch.own:
+                publication = self._publications.get(message_id)
                 if publication is not None:
-                    publication.took(link.peer)
+                    publication.ends(link.peer, publication.taken)
 
     async def handle(self, stream: MuxedStream) -> None:
         """Take the RPCs of a peer from its stream; mounted for every protocol of pubsub."""
-        link = self._link(stream.peer)
-        with trio.move_on_after(self._switch.config.timeouts.identify):
-            await link.ready.wait()
-        if not link.ready.is_set():
-            stream.reset()
-            return
-        before, link.inbound = link.inbound, stream
-        if before is not None:
-            before.reset()
+        with self._held(stream.peer) as link:
+            link.protocol = link.protocol or stream.protocol
+            link.heard.set()
+            with trio.move_on_after(self._switch.config.timeouts.identify):
+                await link.known.wait()
+            if not link.known.is_set():
+                stream.reset()
+                return
+            before, link.inbound = link.inbound, stream
+            if before is not None:
+                before.reset()  # a peer has one; two could be read in any order
+            try:
+                await self._read(link.peer, stream)
+            except (PubsubError, WireError) as error:
+                self._router.malformed(link.peer)
+                self._complaints.log(trio.current_time(), "bad rpc peer=%s error=%s", link.peer, printable(str(error)))
+                stream.reset()
+            finally:
+                if link.inbound is stream:
+                    link.inbound = None
+
+    async def _read(self, peer: PeerId, stream: MuxedStream) -> None:
         framer = LengthPrefixed(self._params.max_rpc_size)
-        router, peer = self.router, link.peer
-        try:
-            async for chunk in stream:
-                for data in framer.feed(chunk):
-                    router.handle_rpc(peer, decode_rpc(data), trio.current_time())
-                    self._carry_out()
-        except (PubsubError, WireError) as error:
-            logger.debug("bad rpc peer=%s error=%s", peer, printable(str(error)))
-            router.malformed(peer)
-            stream.reset()
-        finally:
-            if link.inbound is stream:
-                link.inbound = None
+        router = self._router
+        async for chunk in stream:
+            began = trio.current_time()
+            for data in framer.feed(chunk):
+                router.handle_rpc(peer, decode_rpc(data), trio.current_time())
+                self._carry_out()
+                if trio.current_time() - began >= _SLICE:
+                    await trio.lowlevel.checkpoint()
+                    began = trio.current_time()
+        framer.finish()
 
     # --- effects
 
     def _carry_out(self) -> None:
         """Do what the router wants done; never waits."""
         now = trio.current_time()
-        for effect in self.router.take():
+        for effect in self._router.take():
             if type(effect) is Send:
                 for peer in effect.peers:
                     link = self._links.get(peer)
-                    if link is not None and not link.offer(effect.lane, effect.fragment, effect.token, now):
-                        self.router.counters["queue full", effect.lane.name.lower()] += 1
+                    if link is not None and not link.offer(effect, now):
+                        self._give_up(link, "control without end")
             elif type(effect) is Deliver:
                 for subscription in self._subscriptions.get(effect.message.topic, ()):
                     if not subscription.put(effect.message):
-                        self.router.counters["slow subscriber", effect.message.topic] += 1
+                        self.counters["slow subscriber", effect.message.topic] += 1
             else:
                 self._carry_out_rare(effect)
 
@@ -323,52 +372,78 @@ class Pubsub:
             case Unwanted():
                 link = self._links.get(effect.peer)
                 if link is not None:
-                    link.outbox.drop(effect.ids)
+                    link.outbox.unwanted(effect.ids)
             case Connect():
-                self._nursery.start_soon(self._connect, effect)
+                if self._dials.statistics().tasks_waiting < _OFFERED:
+                    self._nursery.start_soon(self._connect, effect)
 
     async def _validate(self, message: Message) -> None:
         verdict = await self._validators.run(message)
-        self.router.validated(message, verdict, trio.current_time())
+        self._router.validated(message, verdict, trio.current_time())
         self._carry_out()
 
     async def _connect(self, wanted: Connect) -> None:
-        """Try a peer that was offered to us; its record must be its own."""
-        async with self._connecting:
+        """Try a peer that was offered to us, whose record must be its own, or an explicit one."""
+        async with self._dials:
             try:
-                peer = PeerId(wanted.peer)
+                peer = PeerId.from_bytes(wanted.peer)
                 if wanted.record:
                     self._switch.peers.consume_record(wanted.record, trio.current_time(), peer)
-                with trio.move_on_after(self._switch.config.timeouts.dial):
-                    await self._switch.connect(peer)
-            except (P2PError, ValueError) as error:
-                logger.debug("offered peer not reached error=%s", printable(str(error)))
+                await self._switch.connect(peer)
+            except (P2PError, trio.BrokenResourceError) as error:
+                logger.debug("peer not reached error=%s", describe(error))
+
+    def _allowed(self, topic: str) -> bool:
+        """What the filter says; one that crashes says no."""
+        said: list[bool] = []
+        error = call_guarded(lambda: said.append(self._allows(topic)))
+        if error is not None:
+            self._complaints.log(trio.current_time(), "topic filter failed error=%s", printable(repr(error), 300))
+        return bool(said and said[0])
+
+    def _give_up(self, link: Link, why: str) -> None:
+        """A peer that does not read what it must."""
+        self.counters["disconnected", ""] += 1
+        if self._nursery is not None:
+            self._nursery.start_soon(self._switch.disconnect, link.peer, CloseReason("pubsub", why))
 
     # --- own tasks
 
-    async def run(self, nursery: trio.Nursery) -> None:
-        """The heartbeat, until cancelled; called by `open_pubsub`."""
+    def start(self, nursery: trio.Nursery, explicit: Iterable[PeerId]) -> None:
+        """Begin, with the peers that are connected already; called by `open_pubsub`."""
         self._nursery = nursery
-        await trio.sleep(self._params.heartbeat_initial_delay)
-        due = trio.current_time()
+        self._router.direct.update(dict.fromkeys(explicit))
+        nursery.start_soon(self._heartbeat)
+        for connection in self._switch.connections():
+            if connection.info is not None:  # else the switch tells of it
+                connection.start_service(self.run_peer)
+
+    async def _heartbeat(self) -> None:
+        """Until cancelled. Late beats are not made up for."""
+        due = trio.current_time() + self._params.heartbeat_initial_delay
         while True:
+            await trio.sleep_until(due)
             error = call_guarded(self._beat)
             if error is not None:
-                logger.error("heartbeat failed error=%s", printable(repr(error), 300))
+                logger.error("heartbeat failed error=%s", printable(repr(error), 300), exc_info=error)
             due = max(due + self._params.heartbeat_interval, trio.current_time())
-            await trio.sleep_until(due)
 
     def _beat(self) -> None:
         now = trio.current_time()
-        self.router.heartbeat(now)
+        self._router.heartbeat(now)
         self._carry_out()
         for link in list(self._links.values()):
-            stuck = link.outbox.full_since
-            if stuck is not None and now - stuck >= self._params.publish_timeout:
-                self.router.counters["disconnected", "queue stayed full"] += 1
-                reason = CloseReason("pubsub", "its queue stayed full")
-                if self._nursery is not None:
-                    self._nursery.start_soon(self._switch.disconnect, link.peer, reason)
+            since = link.outbox.full_since
+            if since is not None and now - since >= self._params.publish_timeout:
+                self._give_up(link, "it does not read")
+
+    def close(self) -> None:
+        """End what runs in the nurseries of connections."""
+        for scope in self._served.values():
+            scope.cancel()
+        for subscriptions in self._subscriptions.values():
+            for subscription in subscriptions:
+                subscription.close()
 
 
 @asynccontextmanager
@@ -381,42 +456,65 @@ async def open_pubsub(
     policy: Policy | None = None,
     message_id: MessageIdFunction = default_message_id,
     transform: DataTransform | None = None,
-    allows: Callable[[str], bool] = lambda topic: True,
-    application: Callable[[PeerId], float] = lambda peer: 0.0,
+    allows: TopicFilter = every_topic,
+    explicit: Iterable[str | Multiaddr | PeerId] = (),
+    application: Callable[[PeerId], float] | None = None,
 ) -> AsyncIterator[Pubsub]:
-    """Run pubsub on `switch` for the length of the block; open it before peers connect.
+    """Run pubsub on `switch` for the length of the block.
 
-    Defaults: gossipsub v1.3 down to floodsub, StrictSign with the switch's identity, ids from author and sequence number
-    (gossip reaches other implementations only when all sides form ids in the same way), no scoring, every topic allowed.
+    Defaults: gossipsub v1.3 down to floodsub, StrictSign with the switch's identity, ids from author and sequence
+    number (gossip reaches other implementations only when all sides form ids in the same way), no scoring, every topic
+    allowed. `explicit` peers get every message and are never grafted; addresses end in /p2p/ID. `application` is P5, a
+    part of the score. Raises `ValueError` for settings that do not go together.
     """
-    platform = switch.platform
     chosen = GossipParams() if params is None else params
+    signing = StrictSign(switch.identity) if policy is None else policy
+    if isinstance(signing, StrictNoSign) and message_id is default_message_id:
+        raise ValueError("message_id: author and sequence number make no id where nobody signs: name another function")
+    friends = [_explicit(switch, each) for each in explicit]
+
+    def said(peer: PeerId) -> float:
+        value = [0.0]
+        if application is not None and call_guarded(lambda: value.append(float(application(peer)))) is not None:
+            pubsub.counters["application score failed", ""] += 1
+        return value[-1]
 
     def router(**options: object) -> Router:
         return Router(
             switch.peer,
             chosen,
             thresholds=Thresholds() if thresholds is None else thresholds,
-            score=ScoreBook(score, application),
-            policy=StrictSign(switch.identity) if policy is None else policy,
+            score=ScoreBook(score, None if application is None else said),
+            policy=signing,
             message_id=message_id,
             transform=Plain() if transform is None else transform,
-            rng=platform.rng,
-            allows=allows,
+            rng=switch.platform.rng,
             records=lambda peer: switch.peers.record(peer) or b"",
-            first_seqno=int(platform.wall() * 1e9),
-            **options,  # type: ignore[arg-type]
+            first_seqno=int(switch.platform.wall() * 1e9),
+            **options,  # type: ignore[arg-type]  # mypy does not follow the three that `Pubsub` adds
         )
 
-    pubsub = Pubsub(switch, router, chosen)
+    pubsub = Pubsub(switch, chosen, allows, router)
     service = Service("pubsub", peer_connected=pubsub.run_peer)
     async with trio.open_nursery() as nursery:
         switch.mount(list(PROTOCOLS), pubsub.handle, budget=Budget(per_peer=2), after_identify=True)
         switch.attach(service)
-        nursery.start_soon(pubsub.run, nursery)
+        pubsub.start(nursery, friends)
         try:
             yield pubsub
         finally:
             switch.detach(service)
             switch.unmount(list(PROTOCOLS))
+            pubsub.close()
             nursery.cancel_scope.cancel()
+
+
+def _explicit(switch: Switch, named: str | Multiaddr | PeerId) -> PeerId:
+    """The id of an explicit peer; its address goes to the store."""
+    if isinstance(named, PeerId):
+        return named
+    address, peer = split_peer(parse_multiaddr(named))
+    if peer is None:
+        raise ValueError(f"explicit: {printable(str(named))} does not end in /p2p/ID")
+    switch.peers.add_addresses(peer, [address], inf, Source.MANUAL, trio.current_time())
+    return peer

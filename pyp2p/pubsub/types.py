@@ -106,7 +106,7 @@ class Lane(enum.IntEnum):
 
 @dataclass(slots=True)
 class Send:
-    """Queue a serialised piece of an RPC for `peers`. `topic` is what gossip is about; `message_id` None: no message."""
+    """Queue a serialised piece of an RPC for `peers`; `topic` and `message_id` where it is about one."""
 
     peers: list[PeerId]
     lane: Lane

@@ -1,7 +1,7 @@
 """The application's word on messages: validators per topic, run at once or as bounded tasks.
 
-Rules: a validator that crashes or hangs counts as `IGNORE` and harms nobody. Synchronous ones run inline, which costs no
-task and must take no time; an asynchronous one gets a task per message, at most `concurrency` at a time and `queue`
+Rules: a validator that crashes or hangs counts as `IGNORE` and harms nobody. Synchronous ones run inline, which costs
+no task and must take no time; an asynchronous one gets a task per message, at most `concurrency` at a time and `queue`
 waiting.
 """
 

@@ -8,7 +8,8 @@ command line shows keys and addresses without it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pyp2p.trace import Stage, Trace
@@ -42,6 +43,18 @@ def innermost(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
+
+
+@contextmanager
+def unwrapped() -> Iterator[None]:
+    """Let what the block raises through without the groups of one that nurseries wrap it in."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        alone = innermost(group)
+        if alone is group:
+            raise
+        raise alone from alone.__cause__
 
 
 class P2PError(Exception):

@@ -7,9 +7,7 @@ closing; otherwise on SIGINT or SIGTERM.
 from __future__ import annotations
 
 import argparse
-import os
 import random
-import stat
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -20,6 +18,7 @@ from pyp2p.cli.failure import OK, CommandFailed, UsageError
 from pyp2p.cli.output import Output
 from pyp2p.cli.reach import check_no_conflict, identity, stack
 from pyp2p.cli.runner import run as run_trio
+from pyp2p.cli.stdin import end_of_input
 from pyp2p.errors import InvalidMultiaddr, P2PError, printable
 from pyp2p.peer.address import text
 from pyp2p.peer.keys import Identity
@@ -29,8 +28,6 @@ from pyp2p.switch.events import Connected, Disconnected, Identified, Refused, Sw
 from pyp2p.switch.handlers import Handler
 from pyp2p.switch.stream import MuxedStream
 from pyp2p.switch.switch import Switch, open_switch
-
-_STDIN = 0
 
 Wrap = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -83,13 +80,13 @@ def run(options: argparse.Namespace, out: Output, wrap: Wrap | None = None) -> i
 async def _serve(switch: Switch, addresses: list[str], options: argparse.Namespace, out: Output) -> int:
     _mount(switch, options.protocol)
     for address in addresses:
-        await _listen(switch, address)
+        await listen_on(switch, address)
     dialable = [text(address) for address in switch.multiaddrs]
     rows = [("peer id", str(switch.peer)), ("listening", dialable)]
     out.emit("listening", {"peer_id": str(switch.peer), "addresses": dialable}, render.fields(rows, out.style))
     async with switch.watch() as events, trio.open_nursery() as nursery:
         nursery.start_soon(_report, events, out)
-        await _end_of_input()
+        await end_of_input()
         nursery.cancel_scope.cancel()
     return OK
 
@@ -104,7 +101,8 @@ def _mount(switch: Switch, served: list[tuple[str, str]]) -> None:
             raise UsageError(f"--protocol {printable(name, 60)}: {error}") from None
 
 
-async def _listen(switch: Switch, address: str) -> None:
+async def listen_on(switch: Switch, address: str) -> None:
+    """Listen, or raise `UsageError`."""
     try:
         await switch.listen(address)
     except InvalidMultiaddr as error:
@@ -146,20 +144,3 @@ async def _report(events: AsyncIterator[SwitchEvent], out: Output) -> None:
             case Refused(code, detail, count):
                 sheet = {"code": code, "detail": printable(detail, 300), "count": count}
                 out.emit("refused", sheet, [f"refused       {count} times {code}: {printable(detail, 300)}"])
-
-
-async def _end_of_input() -> None:
-    """Wait for the end of standard input when it is a pipe or a socket, else forever."""
-    try:
-        mode = os.fstat(_STDIN).st_mode
-    except OSError:  # closed from the start
-        mode = 0
-    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
-        await trio.sleep_forever()
-    while True:
-        await trio.lowlevel.wait_readable(_STDIN)
-        try:
-            if not os.read(_STDIN, 65536):
-                return
-        except OSError:
-            return

@@ -11,7 +11,7 @@ import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pyp2p
 from pyp2p.cli import options as table
@@ -28,6 +28,7 @@ pyp2p speaks libp2p: it connects to nodes and shows what happens.
   pyp2p perf 127.0.0.1:4001             how fast is it?
   pyp2p dial 127.0.0.1:4001 --hold 60   connect, stay, and tell what happens
   pyp2p listen --port 4001              be a node that others can try
+  pyp2p gossip sub TOPIC --peer ADDR    what is said about a topic? `gossip pub` says something
   pyp2p key new FILE                    make an identity; `pyp2p key show FILE` explains one
   pyp2p addr explain TEXT               what does this address or peer id say?
 
@@ -102,6 +103,28 @@ def _demo(options: argparse.Namespace, out: Output) -> int:
     return demo.run(options, out)
 
 
+def _gossip_sub(options: argparse.Namespace, out: Output) -> int:
+    from pyp2p.cli import gossip
+
+    return gossip.subscribe(options, out, _gossip_settings(options))
+
+
+def _gossip_pub(options: argparse.Namespace, out: Output) -> int:
+    from pyp2p.cli import gossip
+
+    return gossip.publish(options, out, _gossip_settings(options))
+
+
+def _gossip_settings(options: argparse.Namespace) -> dict[str, Any]:
+    if not options.eth2:
+        return {}
+    try:
+        from pyp2p.cli import eth2
+    except ImportError as error:
+        raise UsageError(f"--eth2: {error}") from None
+    return eth2.settings()
+
+
 def _key_new(options: argparse.Namespace, out: Output) -> int:
     from pyp2p.cli import key
 
@@ -123,6 +146,7 @@ def _addr_explain(options: argparse.Namespace, out: Output) -> int:
 _REACH = (*table.COMMON, *table.STACK, *table.DIAL)
 _TARGET = ("target", TARGET)
 _FILE = ("file", "key file")
+_TOPIC = ("topic", "name of the topic")
 COMMANDS = (
     Command(("identify",), "connect to a node and show what it is", _identify, _REACH, _TARGET),
     Command(("ping",), "measure round trips to a node", _ping, (*_REACH, *table.PING), _TARGET),
@@ -132,13 +156,21 @@ COMMANDS = (
     Command(("listen",), "be a node, until standard input (a pipe) closes or an interrupt", _listen,
             (*table.COMMON, *table.STACK, *table.LISTEN)),
     Command(("demo",), "two nodes on this machine: connect, identify, ping, transfer", _demo, table.COMMON),
+    Command(("gossip", "sub"), "listen to a topic and print its messages", _gossip_sub,
+            (*table.COMMON, *table.STACK, *table.GOSSIP, *table.GOSSIP_SUB), _TOPIC),
+    Command(("gossip", "pub"), "publish messages to a topic", _gossip_pub,
+            (*table.COMMON, *table.STACK, *table.GOSSIP, *table.GOSSIP_PUB), _TOPIC),
     Command(("key", "new"), "make an identity", _key_new, (*table.COMMON, *table.KEY_NEW), _FILE),
     Command(("key", "show"), "explain a key file or a peer id", _key_show, table.COMMON,
             ("text", "key file, peer id, or a key in hex or base64")),
     Command(("addr", "explain"), "explain an address or a peer id", _addr_explain, table.COMMON,
             ("text", "multiaddr (text or hex), HOST:PORT, or peer id")),
 )  # fmt: skip
-_GROUPS = {"key": "make and explain identities", "addr": "explain addresses"}
+_GROUPS = {
+    "gossip": "publish and listen to topics (gossipsub)",
+    "key": "make and explain identities",
+    "addr": "explain addresses",
+}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -230,7 +262,7 @@ def _versions() -> list[str]:
         f"OpenSSL {backend.openssl_version_text().removeprefix('OpenSSL ')} for keys and ciphers; "
         f"Python's own is {ssl.OPENSSL_VERSION.removeprefix('OpenSSL ')}",
     ]
-    for extra, package in (("cli", "rich"), ("fast", "coincurve")):
+    for extra, package in (("cli", "rich"), ("fast", "coincurve"), ("eth2", "cramjam")):
         there = find_spec(package) is not None
         lines.append(f"extra {extra}: {f'{package} {metadata.version(package)}' if there else 'not installed'}")
     return lines

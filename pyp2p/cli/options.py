@@ -191,6 +191,22 @@ LISTEN = (
     ),
     Option("--delay", "be late at STAGE (`forever`: never come); may be repeated", _delay, "STAGE=SECONDS", many=True),
 )
+GOSSIP = (
+    Option("--peer", "node to connect to, as TARGET elsewhere; may be repeated", str, "ADDR", many=True),
+    Option("--port", "TCP port on 127.0.0.1 to listen on (default: any free one)", whole(0, 65535), "N"),
+    Option("--addr", "multiaddr to listen on instead; may be repeated", str, "ADDR", many=True),
+    Option("--eth2", "as a beacon node: unsigned, snappy, eth2 message ids and parameters", default=False),
+    Option("--timeout", "how long to try peers, and to wait for somebody who listens (default 30)",
+           number(0.001, 1e6), "SECONDS", 30.0),
+)  # fmt: skip
+GOSSIP_SUB = (Option("--count", "end after so many messages (default: never)", whole(1, 2**53), "N"),)
+GOSSIP_PUB = (
+    Option("--data", "text to publish instead of the lines of standard input", str, "TEXT"),
+    Option("--size", "publish random bytes, so many in a message", _bytes, "SIZE"),
+    Option("--count", "end after so many messages (default: 1 with --data or --size, else all lines)",
+           whole(1, 2**53), "N"),
+    Option("--rate", "messages per second at most (default: as fast as they are taken)", number(0.001, 1e6), "N"),
+)  # fmt: skip
 KEY_NEW = (
     Option("--type", "ed25519 (default), secp256k1, ecdsa or rsa", choice(*KEY_TYPES), "TYPE", "ed25519"),
     Option("--force", "replace a file that is there", default=False),

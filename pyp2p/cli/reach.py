@@ -96,7 +96,7 @@ async def _connected(
     deadline = started + (options.timeout or math.inf)
     out.status(lambda: f"connecting to {target} .. {trio.current_time() - started:.1f} s")
     try:
-        connection = await _connect(switch, target, seconds)
+        connection = await connect_to(switch, target, seconds)
         out.status(None)
         return await work(Reached(switch, connection, started, trio.current_time() - started, deadline))
     except CommandFailed as failure:
@@ -120,7 +120,8 @@ def _config(seconds: float, config: SwitchConfig) -> SwitchConfig:
     return replace(config, timeouts=bounded)
 
 
-async def _connect(switch: Switch, target: Target, seconds: float) -> Connection:
+async def connect_to(switch: Switch, target: Target, seconds: float) -> Connection:
+    """Connect within `seconds`, or raise `CommandFailed`."""
     with trio.move_on_after(seconds + _GRACE):
         try:
             return await switch.connect(target.multiaddr)

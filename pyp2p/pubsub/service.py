@@ -17,7 +17,7 @@ from math import inf
 import trio
 from multiaddr import Multiaddr
 
-from pyp2p.errors import LocalProtocolError, P2PError, PubsubError, WireError, describe, innermost, printable
+from pyp2p.errors import LocalProtocolError, P2PError, PubsubError, WireError, describe, innermost, printable, unwrapped
 from pyp2p.io.varint import LengthPrefixed
 from pyp2p.peer.address import ip_of, parse_multiaddr, split_peer
 from pyp2p.peer.id import PeerId
@@ -100,6 +100,7 @@ class Pubsub:
         self._nursery: trio.Nursery | None = None
         self._served: dict[Connection, trio.CancelScope] = {}  # what runs in the nurseries of connections
         self._complaints = LogLimiter(logger)
+        self._news = trio.lowlevel.ParkingLot()  # for those who wait until peers listen
 
     # --- what users call
 
@@ -188,6 +189,12 @@ class Pubsub:
     def mesh(self, topic: str) -> list[PeerId]:
         """Whom we exchange full messages of `topic` with."""
         return list(self._router.mesh.peers(topic))
+
+    async def wait_for_peers(self, topic: str, count: int = 1) -> None:
+        """Wait until `count` peers listen to `topic`, as far as they told us."""
+        await trio.lowlevel.checkpoint()
+        while len(self._router.table.listening(topic)) < count:
+            await self._news.park()
 
     def score(self, peer: PeerId) -> ScoreParts:
         """The score of `peer` with its components; all zeros when it is not known or nothing is scored."""
@@ -338,8 +345,11 @@ class Pubsub:
         async for chunk in stream:
             began = trio.current_time()
             for data in framer.feed(chunk):
-                router.handle_rpc(peer, decode_rpc(data), trio.current_time())
+                rpc = decode_rpc(data)
+                router.handle_rpc(peer, rpc, trio.current_time())
                 self._carry_out()
+                if rpc.subscriptions:
+                    self._news.unpark_all()
                 if trio.current_time() - began >= _SLICE:
                     await trio.lowlevel.checkpoint()
                     began = trio.current_time()
@@ -496,17 +506,18 @@ async def open_pubsub(
 
     pubsub = Pubsub(switch, chosen, allows, router)
     service = Service("pubsub", peer_connected=pubsub.run_peer)
-    async with trio.open_nursery() as nursery:
-        switch.mount(list(PROTOCOLS), pubsub.handle, budget=Budget(per_peer=2), after_identify=True)
-        switch.attach(service)
-        pubsub.start(nursery, friends)
-        try:
-            yield pubsub
-        finally:
-            switch.detach(service)
-            switch.unmount(list(PROTOCOLS))
-            pubsub.close()
-            nursery.cancel_scope.cancel()
+    with unwrapped():
+        async with trio.open_nursery() as nursery:
+            switch.mount(list(PROTOCOLS), pubsub.handle, budget=Budget(per_peer=2), after_identify=True)
+            switch.attach(service)
+            pubsub.start(nursery, friends)
+            try:
+                yield pubsub
+            finally:
+                switch.detach(service)
+                switch.unmount(list(PROTOCOLS))
+                pubsub.close()
+                nursery.cancel_scope.cancel()
 
 
 def _explicit(switch: Switch, named: str | Multiaddr | PeerId) -> PeerId:

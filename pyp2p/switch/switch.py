@@ -20,8 +20,8 @@ from pyp2p.errors import (
     Refused,
     Stopping,
     describe,
-    innermost,
     printable,
+    unwrapped,
 )
 from pyp2p.identify.service import IDENTIFY_PROTOCOL, PUSH_PROTOCOL, Identify
 from pyp2p.identify.wire import MAX_PROTOCOLS
@@ -504,7 +504,8 @@ async def open_switch(
     """
     world = Platform() if platform is None else platform
     wanted = [listen] if isinstance(listen, (str, Multiaddr)) else listen
-    try:
+    # What the block raises is the user's: the nurseries that it runs in are not part of the contract.
+    with unwrapped():
         async with trio.open_nursery() as nursery:
             switch = Switch(
                 nursery,
@@ -526,9 +527,3 @@ async def open_switch(
             finally:
                 await switch.stop()
                 nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        # What the block raised is the user's: the nurseries that it ran in are not part of the contract.
-        alone = innermost(group)
-        if alone is group:
-            raise
-        raise alone from alone.__cause__

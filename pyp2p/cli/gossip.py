@@ -1,0 +1,267 @@
+"""`pyp2p gossip sub` and `pyp2p gossip pub`: a node that listens to a topic, or publishes to it.
+
+Rules: every peer that is named is tried; one that is reached is enough. Messages are told one by one, rates on the live
+line, totals at the end, also after an interrupt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+
+from pyp2p.cli import render
+from pyp2p.cli.failure import OK, CommandFailed, UsageError, clean
+from pyp2p.cli.listen import listen_on
+from pyp2p.cli.output import Output
+from pyp2p.cli.reach import check_no_conflict, connect_to, identity, stack
+from pyp2p.cli.runner import run
+from pyp2p.cli.stdin import end_of_input, lines
+from pyp2p.cli.target import Target, parse_target
+from pyp2p.errors import AlreadyPublished, LocalProtocolError, MessageTooLarge, NobodyListens, printable, unwrapped
+from pyp2p.peer.address import text
+from pyp2p.peer.id import PeerId
+from pyp2p.pubsub.service import Published, Pubsub, open_pubsub
+from pyp2p.pubsub.types import Message
+from pyp2p.switch.switch import Switch, open_switch
+from pyp2p.trace import Stage
+
+_SHOWN = 120  # characters of a message that are shown to people
+_PROTOCOL_FAILED = 15
+
+Work = Callable[[Pubsub, list[Target], Switch], Awaitable[int]]
+
+
+@dataclass(slots=True)
+class _Totals:
+    """What was moved so far."""
+
+    began: float = field(default_factory=trio.current_time)
+    messages: int = 0
+    payload: int = 0
+    missed: int = 0  # by us as a slow reader, or by peers whose queue was full
+
+    @property
+    def seconds(self) -> float:
+        return trio.current_time() - self.began
+
+    def count(self, payload: bytes) -> None:
+        self.messages += 1
+        self.payload += len(payload)
+
+    def line(self) -> str:
+        seconds = max(self.seconds, 1e-9)
+        return (
+            f"{self.messages} messages, {render.size(self.payload)} in {render.duration(seconds)}: "
+            f"{self.messages / seconds:.1f} messages/s, {render.rate(self.payload, seconds)}"
+        )
+
+    def tell(self, out: Output) -> None:
+        """The last line."""
+        out.status(None)
+        seconds = max(self.seconds, 1e-9)
+        sheet = {
+            "messages": self.messages,
+            "bytes": self.payload,
+            "missed": self.missed,
+            "seconds": round(seconds, 6),
+            "messages_per_second": round(self.messages / seconds, 3),
+            "bytes_per_second": round(self.payload / seconds, 3),
+        }
+        missed = f", {self.missed} missed" if self.missed else ""
+        out.emit("totals", sheet, [self.line() + missed])
+
+
+def subscribe(options: argparse.Namespace, out: Output, settings: dict[str, Any]) -> int:
+    """`gossip sub TOPIC`; `settings` are for `open_pubsub`."""
+
+    async def work(pubsub: Pubsub, peers: list[Target], switch: Switch) -> int:
+        totals = _Totals()
+        async with pubsub.subscribe(options.topic) as messages, trio.open_nursery() as nursery:
+            try:
+                nursery.start_soon(_until_input_ends, nursery.cancel_scope)
+                await _connect_all(switch, peers, options.timeout, out)
+                out.status(lambda: f"{totals.line()}, {len(pubsub.peers(options.topic))} peers")
+                async for message in messages:
+                    totals.count(message.payload)
+                    _tell_message(message, out)
+                    if totals.messages == options.count:
+                        break
+                nursery.cancel_scope.cancel()
+            finally:
+                totals.missed = messages.dropped
+                totals.tell(out)
+        return OK
+
+    return _run(options, out, settings, work)
+
+
+def publish(options: argparse.Namespace, out: Output, settings: dict[str, Any]) -> int:
+    """`gossip pub TOPIC`; `settings` are for `open_pubsub`."""
+    check_no_conflict(options, "data", "size")
+
+    async def work(pubsub: Pubsub, peers: list[Target], switch: Switch) -> int:
+        async with trio.open_nursery() as nursery:
+            if options.data is not None or options.size is not None:
+                nursery.start_soon(_until_input_ends, nursery.cancel_scope)
+            await _connect_all(switch, peers, options.timeout, out)
+            await _wait_for_listeners(pubsub, options, out)
+            totals = _Totals()
+            out.status(totals.line)
+            try:
+                await _publish_all(pubsub, options, totals, out)
+                nursery.cancel_scope.cancel()
+            finally:
+                totals.tell(out)
+        return OK
+
+    return _run(options, out, settings, work)
+
+
+def _run(options: argparse.Namespace, out: Output, settings: dict[str, Any], work: Work) -> int:
+    """Open the node, tell where it listens, run `work`."""
+    check_no_conflict(options, "port", "addr")
+    peers = [parse_target(given) for given in options.peer]
+    who = identity(options, out)
+    addresses = options.addr or [f"/ip4/127.0.0.1/tcp/{options.port or 0}"]
+
+    async def command() -> int:
+        async with open_switch(who, **stack(options)) as switch, open_pubsub(switch, **settings) as pubsub:
+            try:
+                for address in addresses:
+                    await listen_on(switch, address)
+                dialable = [text(address) for address in switch.multiaddrs]
+                sheet = {"peer_id": str(switch.peer), "addresses": dialable, "topic": options.topic}
+                rows: list[tuple[str, object]] = [("peer id", str(switch.peer)), ("listening", dialable)]
+                out.emit("node", sheet, render.fields(rows, out.style))
+                with unwrapped():
+                    return await work(pubsub, peers, switch)
+            except LocalProtocolError as error:
+                failure: CommandFailed = UsageError(clean(str(error)))
+            except CommandFailed as error:
+                failure = error
+            out.fail(failure, " ".join(options.command.words))
+            return failure.code
+
+    return run(command, out)
+
+
+async def _until_input_ends(scope: trio.CancelScope) -> None:
+    await end_of_input()
+    scope.cancel()
+
+
+async def _connect_all(switch: Switch, peers: list[Target], seconds: float, out: Output) -> None:
+    """Try all peers side by side. Raises what the last one failed with when none is reached."""
+    failures: list[CommandFailed] = []
+
+    async def connect(target: Target) -> None:
+        try:
+            connection = await connect_to(switch, target, seconds)
+        except CommandFailed as failure:
+            failures.append(failure)
+            out.error(f"not reached: {target}: {failure.reason}")
+        else:
+            sheet = {"peer_id": str(connection.peer), "remote": text(connection.remote)}
+            out.emit("connected", sheet, [f"connected  {connection.peer} at {text(connection.remote)}"])
+
+    out.status(lambda: f"connecting to {len(peers)} peers")
+    async with trio.open_nursery() as nursery:
+        for target in peers:
+            nursery.start_soon(connect, target)
+    out.status(None)
+    if peers and len(failures) == len(peers):
+        raise failures[-1]
+
+
+async def _wait_for_listeners(pubsub: Pubsub, options: argparse.Namespace, out: Output) -> None:
+    out.status(lambda: f"waiting for somebody who listens to {printable(options.topic, 60)}")
+    with trio.move_on_after(options.timeout) as scope:
+        await pubsub.wait_for_peers(options.topic)
+    if scope.cancelled_caught:
+        raise CommandFailed(
+            Stage.PROTOCOL.value,
+            _PROTOCOL_FAILED,
+            f"nobody listened to {printable(options.topic, 100)} within {options.timeout:g} s",
+            "`pyp2p gossip sub TOPIC --peer ADDR` listens; give --peer a node that is in the topic.",
+        )
+
+
+async def _payloads(options: argparse.Namespace) -> AsyncIterator[bytes]:
+    """What to publish, each when it is time."""
+    began = trio.current_time()
+    number = 0
+    if options.data is None and options.size is None:
+        async for line in lines():
+            if options.rate:
+                await trio.sleep_until(began + number / options.rate)
+            yield line
+            number += 1
+            if number == options.count:
+                return
+        return
+    for number in range(options.count or 1):
+        if options.rate:
+            await trio.sleep_until(began + number / options.rate)
+        yield os.fsencode(options.data) if options.data is not None else os.urandom(options.size)
+
+
+async def _publish_all(pubsub: Pubsub, options: argparse.Namespace, totals: _Totals, out: Output) -> None:
+    async for payload in _payloads(options):
+        try:
+            done = await pubsub.publish(options.topic, payload)
+        except MessageTooLarge as error:
+            raise UsageError(clean(str(error))) from None
+        except AlreadyPublished:
+            out.error("published before, with the same id: not sent again")
+            continue
+        except NobodyListens as error:
+            raise CommandFailed(
+                Stage.PROTOCOL.value, _PROTOCOL_FAILED, clean(str(error)), "All who listened are gone."
+            ) from None
+        totals.count(payload)
+        totals.missed += len(done.expired)
+        _tell_published(done, out)
+
+
+def _tell_message(message: Message, out: Output) -> None:
+    author = message.source if message.author is None else _peer(message.author)
+    sheet: dict[str, object] = {
+        "topic": message.topic,
+        "from": None if author is None else str(author),
+        "id": message.id.hex(),
+        "size": len(message.payload),
+        "data": message.payload.hex(),
+    }
+    try:
+        shown = message.payload.decode("utf-8")
+    except UnicodeDecodeError:
+        shown = message.payload[: 2 * _SHOWN].decode("latin-1")
+    shown = printable(shown, _SHOWN)
+    out.emit("message", sheet, [f"{out.style.dim(str(author))}  {render.size(len(message.payload))}  {shown}"])
+
+
+def _tell_published(done: Published, out: Output) -> None:
+    sheet = {
+        "topic": done.message.topic,
+        "id": done.message.id.hex(),
+        "size": len(done.message.payload),
+        "taken": [str(peer) for peer in done.taken],
+        "expired": [str(peer) for peer in done.expired],
+    }
+    late = f", expired at {len(done.expired)}" if done.expired else ""
+    out.emit(
+        "published", sheet, [f"published  {render.size(len(done.message.payload))} to {len(done.taken)} peers{late}"]
+    )
+
+
+def _peer(author: bytes) -> PeerId | str:
+    """The author, who in an unsigned message may be anything."""
+    try:
+        return PeerId.from_bytes(author)
+    except ValueError:
+        return author.hex()

@@ -27,6 +27,7 @@ from pyp2p.peer.address import text
 from pyp2p.peer.id import PeerId
 from pyp2p.pubsub.service import Published, Pubsub, open_pubsub
 from pyp2p.pubsub.types import Message
+from pyp2p.pubsub.wire import encode_topic
 from pyp2p.switch.switch import Switch, open_switch
 from pyp2p.trace import Stage
 
@@ -125,6 +126,10 @@ def publish(options: argparse.Namespace, out: Output, settings: dict[str, Any]) 
 def _run(options: argparse.Namespace, out: Output, settings: dict[str, Any], work: Work) -> int:
     """Open the node, tell where it listens, run `work`."""
     check_no_conflict(options, "port", "addr")
+    try:
+        encode_topic(options.topic)
+    except LocalProtocolError as error:
+        raise UsageError(clean(str(error))) from None
     peers = [parse_target(given) for given in options.peer]
     who = identity(options, out)
     addresses = options.addr or [f"/ip4/127.0.0.1/tcp/{options.port or 0}"]
@@ -156,15 +161,14 @@ async def _until_input_ends(scope: trio.CancelScope) -> None:
 
 
 async def _connect_all(switch: Switch, peers: list[Target], seconds: float, out: Output) -> None:
-    """Try all peers side by side. Raises what the last one failed with when none is reached."""
-    failures: list[CommandFailed] = []
+    """Try all peers side by side. Raises `CommandFailed` of one when none is reached."""
+    failures: list[tuple[Target, CommandFailed]] = []
 
     async def connect(target: Target) -> None:
         try:
             connection = await connect_to(switch, target, seconds)
         except CommandFailed as failure:
-            failures.append(failure)
-            out.error(f"not reached: {target}: {failure.reason}")
+            failures.append((target, failure))
         else:
             sheet = {"peer_id": str(connection.peer), "remote": text(connection.remote)}
             out.emit("connected", sheet, [f"connected  {connection.peer} at {text(connection.remote)}"])
@@ -175,7 +179,9 @@ async def _connect_all(switch: Switch, peers: list[Target], seconds: float, out:
             nursery.start_soon(connect, target)
     out.status(None)
     if peers and len(failures) == len(peers):
-        raise failures[-1]
+        raise failures.pop()[1]
+    for target, failure in failures:
+        out.error(f"not reached: {target}: {failure.reason}")
 
 
 async def _wait_for_listeners(pubsub: Pubsub, options: argparse.Namespace, out: Output) -> None:
@@ -253,10 +259,9 @@ def _tell_published(done: Published, out: Output) -> None:
         "taken": [str(peer) for peer in done.taken],
         "expired": [str(peer) for peer in done.expired],
     }
+    whom = "1 peer" if len(done.taken) == 1 else f"{len(done.taken)} peers"
     late = f", expired at {len(done.expired)}" if done.expired else ""
-    out.emit(
-        "published", sheet, [f"published  {render.size(len(done.message.payload))} to {len(done.taken)} peers{late}"]
-    )
+    out.emit("published", sheet, [f"published  {render.size(len(done.message.payload))} to {whom}{late}"])
 
 
 def _peer(author: bytes) -> PeerId | str:

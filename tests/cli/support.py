@@ -52,15 +52,17 @@ class Listening:
 
 
 @contextmanager
-def listening(*words: str, stdin: Any = subprocess.PIPE) -> Iterator[Listening]:
-    """A listener for the length of the block."""
+def listening(
+    *words: str, stdin: Any = subprocess.PIPE, how: tuple[str, ...] = ("listen",), **more: Any
+) -> Iterator[Listening]:
+    """A listener for the length of the block; `how` names another command that begins with its addresses."""
     with subprocess.Popen(
-        command("listen", "--json", *words),
+        command(*how, "--json", *words),
         stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=ENVIRONMENT,
+        env={**ENVIRONMENT, **more},
     ) as process:
         try:
             yield Listening(process)

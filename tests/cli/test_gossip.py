@@ -1,0 +1,141 @@
+"""`gossip sub` and `gossip pub` between processes on loopback."""
+
+import signal
+import subprocess
+
+import pytest
+
+from tests.cli.support import SECONDS, Listening, command, events, listening, run
+
+pytestmark = pytest.mark.slow
+
+SUB = ("gossip", "sub")
+
+
+def told(node: Listening) -> list[dict]:
+    """What a subscriber printed until it ended by itself."""
+    assert node.process.stdout is not None
+    out = node.process.stdout.read()  # its standard input stays open meanwhile
+    assert node.process.wait(SECONDS) == 0
+    return events(out)
+
+
+def test_lines_of_standard_input_arrive_in_order_and_both_end_with_totals() -> None:
+    with listening("news", "--count", "3", how=SUB) as node:
+        assert node.first["event"] == "node"
+        assert node.first["topic"] == "news"
+        done = run(
+            "gossip", "pub", "news", "--peer", node.address, "--json", stdin=None, input="one\ntwo\r\nthr\u00e9e"
+        )
+        assert done.returncode == 0, done.stderr
+        lines = told(node)
+    ours = events(done.stdout)
+    assert [line["event"] for line in ours] == ["node", "connected", *["published"] * 3, "totals"]
+    assert all(line["taken"] == [node.peer_id] and not line["expired"] for line in ours[2:5])
+    assert [bytes.fromhex(line["data"]).decode() for line in lines[:3]] == ["one", "two", "thr\u00e9e"]
+    assert [line["id"] for line in lines[:3]] == [line["id"] for line in ours[2:5]]
+    assert all(line["from"] == ours[0]["peer_id"] and line["topic"] == "news" for line in lines[:3])
+    assert [line["size"] for line in lines[:3]] == [3, 3, 6]
+    for totals in (lines[3], ours[5]):
+        assert (totals["event"], totals["messages"], totals["bytes"], totals["missed"]) == ("totals", 3, 12, 0)
+
+
+def test_random_messages_of_a_size_and_the_eth2_way() -> None:
+    with listening("news", "--eth2", "--count", "4", how=SUB) as node:
+        done = run("gossip", "pub", "news", "--peer", node.address, "--eth2", "--size", "300kB", "--count", "4",
+                   "--rate", "1000", "--json")  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        lines = told(node)
+    messages = lines[:4]
+    assert {line["size"] for line in messages} == {300_000}
+    assert len({line["data"] for line in messages}) == 4
+    assert all(len(line["id"]) == 40 for line in messages)  # the eth2 ids of 20 bytes
+
+
+def test_the_same_eth2_message_is_told_not_sent_twice() -> None:
+    with listening("news", "--eth2", "--count", "1", how=SUB) as node:
+        done = run("gossip", "pub", "news", "--peer", node.address, "--eth2", "--data", "x", "--count", "2", "--json")
+        told(node)
+    assert done.returncode == 0
+    assert [line["event"] for line in events(done.stdout)] == ["node", "connected", "published", "totals"]
+    assert "published before" in done.stderr
+
+
+def test_a_message_travels_over_a_node_between() -> None:
+    with (
+        listening("news", how=SUB) as middle,
+        listening("news", "--count", "1", "--peer", middle.address, how=SUB) as last,
+    ):
+        done = run("gossip", "pub", "news", "--peer", middle.address, "--data", "hello", "--json")
+        assert done.returncode == 0, done.stderr
+        lines = told(last)
+        assert [line["event"] for line in lines] == ["connected", "message", "totals"]
+        assert middle.close_stdin()
+
+
+def test_text_for_people_is_escaped() -> None:
+    with listening("news", "--count", "1", how=SUB) as node:
+        done = run("gossip", "pub", "news", "--peer", node.address, "--data", "evil\x1b[2J\u202e")
+        assert "published  11 B to 1 peer\n" in done.stdout
+        told(node)
+    with subprocess.Popen(
+        command("gossip", "sub", "news", "--port", "0", "--count", "1"), stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        address = process.stdout.readline().split()[-1]
+        run("gossip", "pub", "news", "--peer", address, "--data", "evil\x1b[2J\u202e")
+        out = process.stdout.read()
+    assert "evil\\x1b[2J\\u202e" in out
+    assert "\x1b" not in out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("pub", "", "--data", "x"), 2, "a topic of 0 bytes"),
+        (("sub", "t" * 2000), 2, "a topic of 2000 bytes"),
+        (("pub", "t", "--data", "x", "--size", "3"), 2, "exclude each other"),
+        (("pub", "t", "--data", "x", "--timeout", "0.05"), 15, "nobody listened to t within 0.05 s"),
+        (("pub", "t", "--data", "x", "--peer", "127.0.0.1:1"), 11, "connection refused"),
+        (("sub", "t", "--peer", "nonsense"), 2, "TARGET"),
+        (("sub", "t", "--count", "0"), 2, "whole number"),
+        (("sub", "t", "--addr", "/ip4/127.0.0.1/tcp/1", "--port", "3"), 2, "exclude each other"),
+    ],
+)
+def test_what_cannot_work_is_told(words: tuple[str, ...], code: int, said: str) -> None:
+    done = run("gossip", *words)
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_message_over_the_limit_names_it() -> None:
+    with listening("news", how=SUB) as node:
+        done = run("gossip", "pub", "news", "--peer", node.address, "--size", "5MiB")
+    assert done.returncode == 2
+    assert "4194304" in done.stderr
+
+
+def test_one_peer_of_several_is_enough() -> None:
+    with listening("news", "--count", "1", how=SUB) as node:
+        done = run("gossip", "pub", "news", "--peer", "127.0.0.1:1", "--peer", node.address, "--data", "x")
+        told(node)
+    assert done.returncode == 0
+    assert done.stderr.startswith("not reached: /ip4/127.0.0.1/tcp/1: ")
+
+
+def test_an_interrupt_ends_with_totals() -> None:
+    with listening("news", how=SUB) as node:
+        node.process.send_signal(signal.SIGINT)
+        out, err = node.process.communicate(timeout=SECONDS)
+    assert node.process.returncode == 130
+    assert events(out)[-1]["event"] == "totals"
+    assert not err
+
+
+def test_the_end_of_standard_input_ends_a_subscriber() -> None:
+    with listening("news", how=SUB) as node:
+        (totals,) = events(node.close_stdin())
+    assert node.process.returncode == 0
+    assert totals["messages"] == 0

@@ -236,8 +236,11 @@ class Pubsub:
             yield link
         finally:
             link.holders -= 1
-            if not link.holders:
+            if not link.holders:  # what came before the end of the last connection has been read by now
                 del self._links[peer]
+                if link.known.is_set():
+                    self._router.peer_down(peer, trio.current_time())
+                    self._expire_all(peer)
 
     async def _serve(self, link: Link, connection: Connection) -> None:
         said = (connection.info.protocols if connection.info is not None else None) or ()
@@ -260,17 +263,18 @@ class Pubsub:
         outbound = any(connection.direction.outbound for connection in link.carriers)
         ips = [ip for ip in (ip_of(connection.remote) for connection in link.carriers) if ip is not None]
         if not link.carriers:
-            self._router.peer_down(link.peer, now)
-            link.known = trio.Event()
-            link.greeted = False
-            for publication in list(self._publications.values()):
-                publication.ends(link.peer, publication.expired)
+            self._expire_all(link.peer)
         elif link.known.is_set():
             self._router.peer_moved(link.peer, outbound, ips, now)
         else:
             self._router.peer_up(link.peer, PROTOCOLS[protocol], outbound, ips, now)
             link.known.set()
         self._carry_out()
+
+    def _expire_all(self, peer: PeerId) -> None:
+        """What we publish cannot be taken by this peer any more."""
+        for publication in list(self._publications.values()):
+            publication.ends(peer, publication.expired)
 
     async def _keep_stream(self, link: Link, connection: Connection, protocol: str) -> None:
         """Have a stream to the peer; one that breaks is opened again, three times in a row at most."""

@@ -42,12 +42,12 @@ def test_lines_of_standard_input_arrive_in_order_and_both_end_with_totals() -> N
 
 def test_random_messages_of_a_size_and_the_eth2_way() -> None:
     with listening("news", "--eth2", "--count", "4", how=SUB) as node:
-        done = run("gossip", "pub", "news", "--peer", node.address, "--eth2", "--size", "300kB", "--count", "4",
+        done = run("gossip", "pub", "news", "--peer", node.address, "--eth2", "--size", "3kB", "--count", "4",
                    "--rate", "1000", "--json")  # fmt: skip
         assert done.returncode == 0, done.stderr
         lines = told(node)
     messages = lines[:4]
-    assert {line["size"] for line in messages} == {300_000}
+    assert {line["size"] for line in messages} == {3_000}
     assert len({line["data"] for line in messages}) == 4
     assert all(len(line["id"]) == 40 for line in messages)  # the eth2 ids of 20 bytes
 

@@ -209,12 +209,12 @@ class Router:
     def _audience(self, topic: str, now: float) -> list[PeerId]:
         """Who gets our own message: explicit and floodsub peers always, else everybody good enough or the mesh."""
         good = self._thresholds.publish
-        listening = self.table.listening(topic)
         if self._params.flood_publish:
+            listening = self.table.listening(topic)
             return [p for p, state in listening.items() if state.direct or self.score.score(p) >= good]
         chosen = dict.fromkeys(self.mesh.for_publish(topic, now))
-        for peer, state in listening.items():
-            if state.direct or (not state.kind.gossips and self.score.score(peer) >= good):
+        for peer, state in self.table.getting_all(topic).items():
+            if state.direct or self.score.score(peer) >= good:
                 chosen[peer] = None
         return list(chosen)
 
@@ -327,10 +327,7 @@ class Router:
     def _forward(self, message: Message) -> None:
         topic, source, author = message.topic, message.source, message.author
         unwanted = self._unwanted.unwanted
-        chosen = dict.fromkeys(self.mesh.peers(topic))
-        for peer, state in self.table.listening(topic).items():
-            if state.direct or not state.kind.gossips:
-                chosen[peer] = None
+        chosen = dict.fromkeys(self.mesh.peers(topic)) | dict.fromkeys(self.table.getting_all(topic))
         peers = [peer for peer in chosen if peer != source and peer.raw != author and not unwanted(peer, message.id)]
         if peers:
             self._out.append(Send(peers, Lane.FORWARDED, publish_fragment(message.raw), topic, message.id))

@@ -22,6 +22,11 @@ class PeerState:
         self.direct = direct
         self.topics: dict[str, None] = {}
 
+    @property
+    def gets_all(self) -> bool:
+        """True when every message of its topics goes to it, outside the meshes."""
+        return self.direct or not self.kind.gossips
+
 
 _NOBODY: dict[PeerId, PeerState] = {}
 
@@ -33,6 +38,7 @@ class PeerTable:
         self._max_topics = max_topics
         self._peers: dict[PeerId, PeerState] = {}
         self._topics: dict[str, dict[PeerId, PeerState]] = {}
+        self._getting_all: dict[str, dict[PeerId, PeerState]] = {}  # few: a message must not cost a look at all peers
 
     def __len__(self) -> int:
         return len(self._peers)
@@ -54,7 +60,11 @@ class PeerTable:
         if state is None:
             state = self._peers[peer] = PeerState(peer, kind, outbound, direct)
         else:
+            for topic in state.topics:
+                self._leave(peer, topic)
             state.kind, state.outbound, state.direct = kind, outbound, direct
+            for topic in state.topics:
+                self._enter(state, topic)
         return state
 
     def down(self, peer: PeerId) -> PeerState | None:
@@ -72,7 +82,7 @@ class PeerTable:
         if len(state.topics) >= self._max_topics:
             return False
         state.topics[topic] = None
-        self._topics.setdefault(topic, {})[state.peer] = state
+        self._enter(state, topic)
         return True
 
     def unsubscribe(self, state: PeerState, topic: str) -> bool:
@@ -87,8 +97,17 @@ class PeerTable:
         """Who listens to `topic`, in the order of their subscriptions; for reading."""
         return self._topics.get(topic, _NOBODY)
 
+    def getting_all(self, topic: str) -> dict[PeerId, PeerState]:
+        """Those of them that get every message: explicit peers and those that speak floodsub; for reading."""
+        return self._getting_all.get(topic, _NOBODY)
+
+    def _enter(self, state: PeerState, topic: str) -> None:
+        self._topics.setdefault(topic, {})[state.peer] = state
+        if state.gets_all:
+            self._getting_all.setdefault(topic, {})[state.peer] = state
+
     def _leave(self, peer: PeerId, topic: str) -> None:
-        peers = self._topics[topic]
-        del peers[peer]
-        if not peers:
-            del self._topics[topic]
+        for table in (self._topics, self._getting_all):
+            peers = table.get(topic)
+            if peers is not None and peers.pop(peer, None) is not None and not peers:
+                del table[topic]

@@ -68,6 +68,7 @@ class _Publication:
     """A message of ours that waits in queues."""
 
     left: dict[PeerId, None]
+    deadline: float
     taken: list[PeerId] = field(default_factory=list)
     expired: list[PeerId] = field(default_factory=list)
     done: trio.Event = field(default_factory=trio.Event)
@@ -94,6 +95,7 @@ class Pubsub:
         self._subscriptions: dict[str, list[Subscription]] = {}
         self._links: dict[PeerId, Link] = {}
         self._publications: dict[bytes, _Publication] = {}
+        self._published = trio.Event()
         self._dials = trio.CapacityLimiter(_DIALS)
         self._validators = Validators(self.counters, params.pending_validation_bytes)
         self._router = router(judge=self._validators.judge, allows=self._allowed, counters=self.counters)
@@ -138,15 +140,18 @@ class Pubsub:
         all together. Raises `NobodyListens` at once when no peer is eligible, `AlreadyPublished`, and `MessageTooLarge`
         before anything is queued. Cancelling leaves what is queued on its way.
         """
-        await trio.lowlevel.checkpoint()
-        made = self._router.publish(topic, data, trio.current_time())
+        await trio.lowlevel.checkpoint_if_cancelled()
+        now = trio.current_time()
+        made = self._router.publish(topic, data, now)
         message = made.message
-        publication = self._publications[message.id] = _Publication(dict.fromkeys(made.peers))
+        publication = _Publication(dict.fromkeys(made.peers), now + self._params.publish_timeout)
+        if not made.peers:
+            publication.done.set()
+        self._publications[message.id] = publication
+        self._published.set()
         try:
             self._carry_out()
-            if made.peers:
-                with trio.move_on_after(self._params.publish_timeout):
-                    await publication.done.wait()
+            await publication.done.wait()
         finally:
             del self._publications[message.id]
         for peer in publication.left:
@@ -428,6 +433,7 @@ class Pubsub:
         self._nursery = nursery
         self._router.direct.update(dict.fromkeys(explicit))
         nursery.start_soon(self._heartbeat)
+        nursery.start_soon(self._expire)
         for connection in self._switch.connections():
             if connection.info is not None:  # else the switch tells of it
                 connection.start_service(self.run_peer)
@@ -441,6 +447,20 @@ class Pubsub:
             if error is not None:
                 logger.error("heartbeat failed error=%s", printable(repr(error), 300), exc_info=error)
             due = max(due + self._params.heartbeat_interval, trio.current_time())
+
+    async def _expire(self) -> None:
+        """End what waits too long: one timer for all, since each message waits equally long."""
+        while True:
+            self._published = trio.Event()
+            oldest = next(iter(self._publications.values()), None)
+            if oldest is None:
+                await self._published.wait()
+                continue
+            await trio.sleep_until(oldest.deadline)
+            for publication in self._publications.values():
+                if publication.deadline > trio.current_time():
+                    break
+                publication.done.set()
 
     def _beat(self) -> None:
         now = trio.current_time()

@@ -13,7 +13,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,15 +37,24 @@ class Peer:
     @contextmanager
     def listening(self, muxer: str, subcommand: str = "listen") -> Iterator[tuple[str, int]]:
         """A listener: its address and process id."""
-        arguments = [*self.argv, subcommand, "--muxer", muxer]
+        with self.started(subcommand, "--muxer", muxer) as (address, process):
+            yield address, process.pid
+
+    @contextmanager
+    def started(self, *arguments: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+        """A listener of any kind: its address and process."""
         with subprocess.Popen(
-            arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **self.env}
+            [*self.argv, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **self.env},
         ) as process:
             try:
                 line = process.stdout.readline()
                 if not line.startswith("LISTEN "):
                     raise SystemExit(f"{self.name} did not listen: {line!r}")
-                yield line.split()[1], process.pid
+                yield line.split()[1], process
             finally:
                 process.stdin.close()
                 try:
@@ -163,6 +172,45 @@ def sample_flat(peer: Peer, counts: list[int], streams: int, handshakes: int) ->
     return {name: after / before for name, before, after in zip(names, few, many, strict=True)}
 
 
+GOSSIP = {"200 B": (200, 20_000), "32 KiB": (32 * 1024, 4_000)}
+
+
+def sample_gossip(peer: Peer, sign: str, share: float) -> Sample:
+    """Messages per second from one publisher to one listener, as the listener sees them; none may be lost."""
+    found = {}
+    for name, (size, full) in GOSSIP.items():
+        count = int(full * share)
+        flags = ["--sign", sign, "--topic", "bench", "--count", str(count)]
+        with peer.started("pubsub-listen", *flags) as (address, process):
+            peer.run("pubsub", address, *flags, "--size", str(size))
+            heard = json.loads(process.stdout.readline())
+        found[f"{name} /s"] = heard["per_sec"]
+        found[f"{name} lost"] = count - heard["n"]
+    return found
+
+
+def sample_fanout(peer: Peer, listeners: int, count: int) -> Sample:
+    """Deliveries per second from one publisher to several listeners."""
+    flags = ["--sign", "eth2", "--count", str(count)]
+    found = {}
+    for number in (1, listeners):
+        with ExitStack() as stack:
+            there = [stack.enter_context(peer.started("pubsub-listen", *flags)) for _ in range(number)]
+            addresses = ",".join(address for address, _ in there)
+            peer.run("pubsub", addresses, *flags, "--size", "200", "--peers", str(number))
+            heard = [json.loads(process.stdout.readline()) for _, process in there]
+        found[f"to {number}: deliveries/s"] = sum(each["n"] for each in heard) / max(each["secs"] for each in heard)
+    return found
+
+
+def sample_router(peer: Peer) -> Sample:
+    """What the router costs without transport."""
+    return peer.run("router")[0]
+
+
+ALONE = ("flat", "fan-out", "router")  # measures of pyp2p itself
+
+
 def measures(quick: bool) -> dict:
     """Name -> (sampler of one peer, whom it concerns)."""
     size = GB // 10 if quick else GB
@@ -175,6 +223,10 @@ def measures(quick: bool) -> dict:
         "handshakes": lambda peer: sample_rate(peer, "handshakes", {1: few // 4, 10: few // 2}),
         "streams": lambda peer: sample_rate(peer, "streams", {1: few, 32: many}),
         "memory": lambda peer: sample_memory(peer, counts),
+        "gossip eth2": lambda peer: sample_gossip(peer, "eth2", 0.1 if quick else 1.0),
+        "gossip signed": lambda peer: sample_gossip(peer, "strict", 0.1 if quick else 0.5),
+        "fan-out": lambda peer: sample_fanout(peer, 8, few * 10),
+        "router": sample_router,
         "flat": lambda peer: sample_flat(peer, [10, counts[-1]], few, few // 4),
     }
 
@@ -185,10 +237,10 @@ def run(flags: argparse.Namespace) -> dict[str, dict[str, Sample]]:
     for name, sample in measures(flags.quick).items():
         if flags.only not in (None, name):
             continue
-        rounds = 1 if flags.quick or name in ("memory", "flat") else flags.rounds
+        rounds = 1 if flags.quick or name in ("memory", *ALONE) else flags.rounds
         samples: dict[str, list[Sample]] = {}
         for turn in range(rounds + (not flags.quick)):
-            for peer in everybody[:1] if name == "flat" else everybody:
+            for peer in everybody[:1] if name in ALONE else everybody:
                 print(f"{name} {turn + 1}/{rounds + 1} {peer.name}    ", end="\r", file=sys.stderr)
                 try:
                     samples.setdefault(peer.name, []).append(sample(peer))

@@ -2,6 +2,8 @@
 
     python -m tests.bench.peer listen [--muxer yamux|mplex]
     python -m tests.bench.peer perf|ping|handshakes|streams|idle ADDR [--count N --concurrency C ...]
+    python -m tests.bench.peer pubsub-listen | pubsub ADDR[,ADDR ..] --sign strict|eth2 --size N --count N
+    python -m tests.bench.peer router
     python -m tests.bench.peer rawlisten | rawping HOST:PORT --count N
 
 Limits are as wide as those of the other peers (which run without): what is measured is the way of the bytes.
@@ -25,6 +27,7 @@ from pyp2p.protocols.ping import PING_PROTOCOL, ping
 from pyp2p.switch.config import Limits, SwitchConfig
 from pyp2p.switch.limits import Budget
 from pyp2p.switch.switch import open_switch
+from tests.bench import gossip, router
 
 WIDE = Limits(
     connections=100_000,
@@ -156,7 +159,25 @@ async def rawping(flags: argparse.Namespace) -> None:
     say(median_us=median(times) * 1e6, n=flags.count)
 
 
+async def gossip_listen(flags: argparse.Namespace) -> None:
+    async with switch(flags, listen=["/ip4/127.0.0.1/tcp/0"]) as node:
+        await gossip.listen(node, flags)
+        await until_stdin_closes()
+
+
+async def gossip_publish(flags: argparse.Namespace) -> None:
+    async with switch(flags) as node:
+        await gossip.publish(node, flags)
+
+
+async def router_costs(flags: argparse.Namespace) -> None:
+    say(**router.measure())
+
+
 COMMANDS = {
+    "router": router_costs,
+    "pubsub-listen": gossip_listen,
+    "pubsub": gossip_publish,
     "listen": listen,
     "perf": perf,
     "ping": pings,
@@ -178,6 +199,11 @@ def main() -> None:
     parser.add_argument("--upload", type=int, default=0)
     parser.add_argument("--download", type=int, default=0)
     parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--topic", default="test")
+    parser.add_argument("--sign", choices=["strict", "eth2"], default="strict")
+    parser.add_argument("--size", type=int, default=200)
+    parser.add_argument("--peers", type=int, default=1)
+    parser.add_argument("--linger", type=float, default=1.0)
     flags = parser.parse_args()
     trio.run(COMMANDS[flags.command], flags)
 

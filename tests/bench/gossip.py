@@ -1,4 +1,4 @@
-"""The pubsub side of the bench peer: one counts what arrives, one publishes; and what a message costs without transport."""
+"""The pubsub side of the bench peer: one counts what arrives, one publishes."""
 
 import argparse
 import json

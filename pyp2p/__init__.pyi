@@ -2,6 +2,7 @@
 
 from pyp2p.errors import (
     AdmissionRefused,
+    AlreadyPublished,
     Attempt,
     BackingOff,
     ConnectFailed,
@@ -13,9 +14,11 @@ from pyp2p.errors import (
     InvalidPeerId,
     LimitExceeded,
     LocalProtocolError,
+    MessageTooLarge,
     MultistreamError,
     MuxerError,
     NoAddresses,
+    NobodyListens,
     NoCommonProtocol,
     NoiseError,
     NotAllowed,
@@ -42,6 +45,10 @@ from pyp2p.peer.id import PeerId
 from pyp2p.peer.keys import Identity, KeyType, PublicKey
 from pyp2p.peer.store import PeerStore
 from pyp2p.platform import Platform
+from pyp2p.pubsub.params import GossipParams, ScoreParams, Thresholds, TopicScoreParams
+from pyp2p.pubsub.service import Published, Pubsub, open_pubsub
+from pyp2p.pubsub.signing import StrictNoSign, StrictSign
+from pyp2p.pubsub.types import Verdict
 from pyp2p.security.noise import Noise
 from pyp2p.switch.config import Backoff, Limits, SwitchConfig, Timeouts
 from pyp2p.switch.connection import Connection
@@ -62,6 +69,7 @@ __all__ = [
     "AddressKind",
     "AdmissionRefused",
     "AllowAll",
+    "AlreadyPublished",
     "Attempt",
     "BackingOff",
     "Backoff",
@@ -76,6 +84,7 @@ __all__ = [
     "DialSelf",
     "Direction",
     "Disconnected",
+    "GossipParams",
     "Identified",
     "IdentifyError",
     "Identity",
@@ -89,6 +98,7 @@ __all__ = [
     "ListenAddrRemoved",
     "LocalProtocolError",
     "Memory",
+    "MessageTooLarge",
     "Mplex",
     "MultistreamError",
     "MuxedStream",
@@ -96,6 +106,7 @@ __all__ = [
     "MuxerLimits",
     "NoAddresses",
     "NoCommonProtocol",
+    "NobodyListens",
     "Noise",
     "NoiseError",
     "NotAllowed",
@@ -106,12 +117,15 @@ __all__ = [
     "PeerStore",
     "Platform",
     "PublicKey",
+    "Published",
+    "Pubsub",
     "PubsubError",
     "RecordError",
     "Refused",
     "RemoteClosed",
     "RemoteError",
     "ResolveError",
+    "ScoreParams",
     "SecurityError",
     "Service",
     "Stage",
@@ -119,14 +133,20 @@ __all__ = [
     "Step",
     "Stopping",
     "StreamReset",
+    "StrictNoSign",
+    "StrictSign",
     "Switch",
     "SwitchConfig",
     "Tcp",
+    "Thresholds",
     "Timeouts",
+    "TopicScoreParams",
     "Trace",
+    "Verdict",
     "WireError",
     "Yamux",
     "__version__",
+    "open_pubsub",
     "open_switch",
     "parse_multiaddr",
 ]

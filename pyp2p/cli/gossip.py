@@ -18,7 +18,7 @@ from pyp2p.cli import render
 from pyp2p.cli.failure import OK, CommandFailed, UsageError, clean
 from pyp2p.cli.listen import listen_on
 from pyp2p.cli.output import Output
-from pyp2p.cli.reach import check_no_conflict, connect_to, identity, stack
+from pyp2p.cli.reach import CONNECT_SECONDS, check_no_conflict, connect_to, identity, stack
 from pyp2p.cli.runner import run
 from pyp2p.cli.stdin import end_of_input, lines
 from pyp2p.cli.target import Target, parse_target
@@ -85,7 +85,7 @@ def subscribe(options: argparse.Namespace, out: Output, settings: dict[str, Any]
         async with pubsub.subscribe(options.topic) as messages, trio.open_nursery() as nursery:
             try:
                 nursery.start_soon(_until_input_ends, nursery.cancel_scope)
-                await _connect_all(switch, peers, options.timeout, out)
+                await _connect_all(switch, peers, options.timeout or CONNECT_SECONDS, out)
                 out.status(lambda: f"{totals.line()}, {len(pubsub.peers(options.topic))} peers")
                 async for message in messages:
                     totals.count(message.payload)
@@ -109,7 +109,7 @@ def publish(options: argparse.Namespace, out: Output, settings: dict[str, Any]) 
         async with trio.open_nursery() as nursery:
             if options.data is not None or options.size is not None:
                 nursery.start_soon(_until_input_ends, nursery.cancel_scope)
-            await _connect_all(switch, peers, options.timeout, out)
+            await _connect_all(switch, peers, options.timeout or CONNECT_SECONDS, out)
             await _wait_for_listeners(pubsub, options, out)
             totals = _Totals()
             out.status(totals.line)
@@ -186,13 +186,14 @@ async def _connect_all(switch: Switch, peers: list[Target], seconds: float, out:
 
 async def _wait_for_listeners(pubsub: Pubsub, options: argparse.Namespace, out: Output) -> None:
     out.status(lambda: f"waiting for somebody who listens to {printable(options.topic, 60)}")
-    with trio.move_on_after(options.timeout) as scope:
+    seconds = options.timeout or CONNECT_SECONDS
+    with trio.move_on_after(seconds) as scope:
         await pubsub.wait_for_peers(options.topic)
     if scope.cancelled_caught:
         raise CommandFailed(
             Stage.PROTOCOL.value,
             _PROTOCOL_FAILED,
-            f"nobody listened to {printable(options.topic, 100)} within {options.timeout:g} s",
+            f"nobody listened to {printable(options.topic, 100)} within {seconds:g} s",
             "`pyp2p gossip sub TOPIC --peer ADDR` listens; give --peer a node that is in the topic.",
         )
 

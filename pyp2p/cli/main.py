@@ -157,7 +157,7 @@ COMMANDS = (
             (*table.COMMON, *table.STACK, *table.LISTEN)),
     Command(("demo",), "two nodes on this machine: connect, identify, ping, transfer", _demo, table.COMMON),
     Command(("gossip", "sub"), "listen to a topic and print its messages", _gossip_sub,
-            (*table.COMMON, *table.STACK, *table.GOSSIP, *table.GOSSIP_SUB), _TOPIC),
+            (*table.COMMON, *table.STACK, *table.GOSSIP), _TOPIC),
     Command(("gossip", "pub"), "publish messages to a topic", _gossip_pub,
             (*table.COMMON, *table.STACK, *table.GOSSIP, *table.GOSSIP_PUB), _TOPIC),
     Command(("key", "new"), "make an identity", _key_new, (*table.COMMON, *table.KEY_NEW), _FILE),

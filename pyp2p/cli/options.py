@@ -162,17 +162,27 @@ STACK = (
     Option("--transport", "use only this transport: tcp", choice("tcp"), "NAME"),
     Option("--key", "identity to use; made (0600) when the file is missing. Default: a fresh one", str, "FILE"),
 )
+_COUNT = Option(
+    "--count",
+    "how many: pings (default 5), messages (default: no end, and one with --data or --size)",
+    whole(1, 2**53),
+    "N",
+)
+_TIMEOUT = Option(
+    "--timeout",
+    "total deadline, --hold not counted; gossip: to reach peers and listeners. Default: 30 to connect, none for what "
+    "follows",
+    number(0.001, 1e6),
+    "SECONDS",
+)
+_PORT = Option("--port", "TCP port on 127.0.0.1 to listen on (default: any free one)", whole(0, 65535), "N")
+_ADDR = Option("--addr", "multiaddr to listen on, like /ip4/0.0.0.0/tcp/4001; may be repeated", str, "ADDR", many=True)
 DIAL = (
-    Option(
-        "--timeout",
-        "total deadline, --hold not counted. Default: 30 to connect, none for what follows",
-        number(0.001, 1e6),
-        "SECONDS",
-    ),
+    _TIMEOUT,
     Option("--trace", "show each step of the connection with its time", default=False),
 )
 PING = (
-    Option("--count", "pings to send (default 5)", whole(1, 1_000_000), "N", 5),
+    _COUNT,
     Option("--interval", "pause between them (default 1)", number(0, 3600), "SECONDS", 1.0),
 )
 PERF = (
@@ -181,8 +191,8 @@ PERF = (
 )
 HOLD = (Option("--hold", "how long to keep the connection (default 0)", number(0, 1e9), "SECONDS", 0.0),)
 LISTEN = (
-    Option("--port", "TCP port on 127.0.0.1 (default: any free one)", whole(0, 65535), "N"),
-    Option("--addr", "multiaddr to listen on, like /ip4/0.0.0.0/tcp/4001; may be repeated", str, "ADDR", many=True),
+    _PORT,
+    _ADDR,
     Option("--seed", "identity made from a number: known to all who know it, for tests", whole(0, 2**63), "N"),
     Option("--agent", "agent version to announce", str, "TEXT"),
     Option("--perf", "serve /perf/1.0.0, which sends as much as it is asked for", default=False),
@@ -193,20 +203,17 @@ LISTEN = (
 )
 GOSSIP = (
     Option("--peer", "node to connect to, as TARGET elsewhere; may be repeated", str, "ADDR", many=True),
-    Option("--port", "TCP port on 127.0.0.1 to listen on (default: any free one)", whole(0, 65535), "N"),
-    Option("--addr", "multiaddr to listen on instead; may be repeated", str, "ADDR", many=True),
+    _PORT,
+    _ADDR,
     Option("--eth2", "as a beacon node: unsigned, snappy, eth2 message ids and parameters", default=False),
-    Option("--timeout", "how long to try peers, and to wait for somebody who listens (default 30)",
-           number(0.001, 1e6), "SECONDS", 30.0),
-)  # fmt: skip
-GOSSIP_SUB = (Option("--count", "end after so many messages (default: never)", whole(1, 2**53), "N"),)
+    _TIMEOUT,
+    _COUNT,
+)
 GOSSIP_PUB = (
     Option("--data", "text to publish instead of the lines of standard input", str, "TEXT"),
     Option("--size", "publish random bytes, so many in a message", _bytes, "SIZE"),
-    Option("--count", "end after so many messages (default: 1 with --data or --size, else all lines)",
-           whole(1, 2**53), "N"),
     Option("--rate", "messages per second at most (default: as fast as they are taken)", number(0.001, 1e6), "N"),
-)  # fmt: skip
+)
 KEY_NEW = (
     Option("--type", "ed25519 (default), secp256k1, ecdsa or rsa", choice(*KEY_TYPES), "TYPE", "ed25519"),
     Option("--force", "replace a file that is there", default=False),

@@ -18,6 +18,7 @@ from pyp2p.protocols.ping import PING_PROTOCOL, ping
 from pyp2p.switch.stream import MuxedStream
 from pyp2p.trace import Stage
 
+PINGS = 5
 LOST_AFTER = 10.0  # seconds
 
 
@@ -71,7 +72,7 @@ def run(options: argparse.Namespace, out: Output) -> int:
             out.emit("connected", {}, [*lines, *render.fields([("peer id", peer)], out.style)])
         tally = Tally()
         try:
-            await measure(reached, options.count, options.interval, tally, out)
+            await measure(reached, options.count or PINGS, options.interval, tally, out)
         finally:  # also when interrupted
             out.emit("ping", {"peer_id": peer, **tally.as_json(), "trace": trace.as_json()}, tally.lines())
         return OK

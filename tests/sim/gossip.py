@@ -1,7 +1,7 @@
 """A thousand routers in one process: no trio, no sockets, a heap of what arrives when.
 
-Everything is drawn from one seed: links, latencies, publishers, the routers' own choices. What travels is the wire form,
-joined per peer and decoded by the receiver as on a real stream. An attacker is a `Node` with other habits.
+Everything is drawn from one seed: links, latencies, publishers, the routers' own choices. What travels is the wire
+form, joined per peer and decoded by the receiver as on a real stream. An attacker is a `Node` with other habits.
 """
 
 import heapq
@@ -251,7 +251,7 @@ class World:
         """A peer was offered by PX; worlds that test it override this."""
 
     def reached(self, nodes: list[Node], within: float | None = None, since: float = 0.0) -> float:
-        """The part of (message, node) pairs that arrived, `within` seconds of publication, of messages after `since`."""
+        """The part of (message, node) pairs that arrived `within` seconds of publication; messages from `since` on."""
         wanted = arrived = 0
         for record in self.published.values():
             if record.at < since or not self.nodes[record.by].honest:

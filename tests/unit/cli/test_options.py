@@ -20,7 +20,7 @@ def parse(*words: str, environ: dict[str, str] | None = None) -> argparse.Namesp
 def test_defaults() -> None:
     given = parse("ping", "x:1")
     assert (given.count, given.interval, given.timeout, given.json, given.trace, given.verbose) == (
-        5,
+        None,
         1.0,
         None,
         False,

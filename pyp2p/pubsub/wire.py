@@ -20,6 +20,7 @@ from pyp2p.pubsub.types import Message, Prune, Rpc
 
 MAX_CONTROL: Final = 16_000  # bytes of subscriptions and control in an RPC of ours: rust refuses over 16,384
 IDONTWANT_IDS: Final = 10  # go reads no more of one message
+SUBSCRIPTIONS: Final = 100  # rust 0.50, as it comes, refuses an RPC with more
 _MAX_VARINT = 10
 _MAX_TAG = 5  # bytes: field numbers have 29 bits
 _MAX_TAG_VALUE = 1 << 32
@@ -146,8 +147,11 @@ def decode_rpc(data: bytes, limits: RpcLimits = DEFAULT_LIMITS) -> Rpc:
             for body in subscriptions:
                 option = RPC.SubOpts.FromString(body)
                 rpc.subscriptions.append((option.subscribe, _topic(option.topic_id, limits)))
-            # One message in several parts is what they say together.
-            _read_control(ControlMessage.FromString(b"".join(control)), rpc, limits)
+            # One message in several parts is what they say together; each must be whole by itself.
+            together = ControlMessage()
+            for body in control:
+                together.MergeFromString(body)
+            _read_control(together, rpc, limits)
         except DecodeError:
             raise PubsubError("subscriptions or control that are no protobuf") from None
     return rpc
@@ -244,12 +248,13 @@ def publish_fragment(raw: bytes) -> bytes:
 
 
 def subscription_fragments(changes: Iterable[tuple[bool, str]]) -> list[bytes]:
-    """Topics that we subscribe to (True) or leave (False)."""
+    """Topics that we subscribe to (True) or leave (False), at most a hundred in each fragment."""
     pieces = [
         b"\x0a" + prefixed((b"\x08\x01" if on else b"\x08\x00") + _field_2(encode_topic(topic)))
         for on, topic in changes
     ]
-    return _join(pieces, MAX_CONTROL)
+    hundreds = (pieces[at : at + SUBSCRIPTIONS] for at in range(0, len(pieces), SUBSCRIPTIONS))
+    return [some for hundred in hundreds for some in _join(hundred, MAX_CONTROL)]
 
 
 def ihave_fragments(topic: str, ids: Iterable[bytes]) -> list[bytes]:
@@ -298,6 +303,7 @@ def pack(fragments: Iterable[bytes], limit: int = MAX_CONTROL) -> list[bytes]:
     subscriptions: list[bytes] = []
     control: list[bytes] = []
     size, turn = _HEADER, 0  # the header that the bodies of all control fragments share
+    count = 0  # of subscriptions
     for fragment in fragments:
         kind = fragment[0]
         if kind == _CONTROL:
@@ -305,11 +311,13 @@ def pack(fragments: Iterable[bytes], limit: int = MAX_CONTROL) -> list[bytes]:
             its_turn, cost = _TURNS.get(body[0], turn), len(body)
         elif kind == _SUBSCRIPTION:
             its_turn, cost = 0, len(fragment)
+            count += sum(1 for _ in fields(fragment))
         else:
             raise LocalProtocolError("only subscriptions and control are packed")
-        if size > _HEADER and (its_turn < turn or size + cost > limit):
+        if size > _HEADER and (its_turn < turn or size + cost > limit or count > SUBSCRIPTIONS):
             rpcs.append(_rpc(subscriptions, control))
             subscriptions, control, size = [], [], _HEADER
+            count = sum(1 for _ in fields(fragment)) if kind == _SUBSCRIPTION else 0
         if kind == _CONTROL:
             control.append(body)
         else:

@@ -237,7 +237,7 @@ class World:
     def publish_at_random(self, nodes: list[Node], rate: float, seconds: float, size: int = 1024) -> None:
         """`rate` messages a second from random nodes, evenly spread."""
         for number in range(int(rate * seconds)):
-            self.at(self.now + number / rate, lambda: self.publish(self.rng.choice(nodes), size) and None)
+            self.at(self.now + (number + 1) / rate, lambda: self.publish(self.rng.choice(nodes), size) and None)
 
     def delivered(self, node: Node, message: Message, now: float) -> None:
         record = self.published[message.id]

@@ -147,11 +147,7 @@ def decode_rpc(data: bytes, limits: RpcLimits = DEFAULT_LIMITS) -> Rpc:
             for body in subscriptions:
                 option = RPC.SubOpts.FromString(body)
                 rpc.subscriptions.append((option.subscribe, _topic(option.topic_id, limits)))
-            # One message in several parts is what they say together; each must be whole by itself.
-            together = ControlMessage()
-            for body in control:
-                together.MergeFromString(body)
-            _read_control(together, rpc, limits)
+            _read_control(_merged(control), rpc, limits)
         except DecodeError:
             raise PubsubError("subscriptions or control that are no protobuf") from None
     return rpc
@@ -174,6 +170,14 @@ def decode_message(raw: bytes, limits: RpcLimits = DEFAULT_LIMITS) -> Message:
             raise PubsubError(f"a message with field {number} twice")
     _, author, data, seqno, topic, signature, key = found
     return Message(_topic(topic or b"", limits), data or b"", raw, author, seqno, key, signature)
+
+
+def _merged(parts: list[bytes]) -> ControlMessage:
+    """What a message in several parts says together; each must be whole by itself."""
+    control = ControlMessage()
+    for part in parts:
+        control.MergeFromString(part)
+    return control
 
 
 def _read_control(control: ControlMessage, rpc: Rpc, limits: RpcLimits) -> None:

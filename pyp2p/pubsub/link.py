@@ -20,10 +20,12 @@ from pyp2p.switch.stream import MuxedStream
 class Link:
     """What the service keeps of one peer for as long as a connection or a stream of it is there."""
 
-    def __init__(self, peer: PeerId, outbox: Outbox) -> None:
+    def __init__(self, peer: PeerId, outbox: Outbox, now: float) -> None:
         self.peer = peer
         self.outbox = outbox
         self.holders = 0  # tasks that use it
+        self.given_up = False  # it is being disconnected
+        self.progress_at = now  # when its stream last took something
         self.carriers: list[Connection] = []  # that could carry the stream, the oldest first
         self.turn = trio.CapacityLimiter(1)  # of the connection that does
         self.known = trio.Event()  # to the router
@@ -34,14 +36,14 @@ class Link:
         self._waiting: deque[tuple[bytes, bytes]] = deque()  # own messages that the queue has no room for yet
         self._wake = trio.Event()
 
-    def offer(self, send: Send, now: float) -> bool:
+    def offer(self, send: Send) -> bool:
         """Queue a piece; own messages wait when there is no room. False: the peer is beyond help."""
         taken = True
         if send.lane is Lane.CONTROL:
-            taken = self.outbox.control(send.fragment, now)
+            taken = self.outbox.control(send.fragment)
         elif send.lane is Lane.OWN:
             message_id = send.message_id or b""
-            if self._waiting or not self.outbox.own(send.fragment, message_id, now):
+            if self._waiting or not self.outbox.own(send.fragment, message_id):
                 self._waiting.append((send.fragment, message_id))
         else:
             self.outbox.offer(send.lane, send.fragment, send.topic, send.message_id)
@@ -53,16 +55,11 @@ class Link:
         if not self.outbox.cancel(message_id):
             self._waiting = deque(entry for entry in self._waiting if entry[1] != message_id)
 
-    def take(self, now: float) -> Batch | None:
+    def take(self) -> Batch | None:
         """What is to be written next; own messages that waited for room move up."""
-        self._refill(now)
-        batch = self.outbox.take(now)
-        self._refill(now)
-        return batch
-
-    def _refill(self, now: float) -> None:
-        while self._waiting and self.outbox.own(*self._waiting[0], now):
+        while self._waiting and self.outbox.own(*self._waiting[0]):
             self._waiting.popleft()
+        return self.outbox.take()
 
     async def wait(self) -> None:
         """Wait until something was queued since the last wait."""

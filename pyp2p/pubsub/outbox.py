@@ -34,7 +34,6 @@ class Outbox:
     """The queue of one peer."""
 
     def __init__(self, max_bytes: int, max_count: int, counters: Counter[tuple[str, str]]) -> None:
-        self.full_since: float | None = None  # since when control and own messages leave no room, with nothing taken
         self._max_bytes = max_bytes
         self._max_count = max_count
         self._counters = counters  # (what happened, topic)
@@ -56,7 +55,7 @@ class Outbox:
 
     # --- putting in
 
-    def control(self, fragment: bytes, now: float) -> bool:
+    def control(self, fragment: bytes) -> bool:
         """Queue control or subscriptions. False: twice the bound waits already, the peer is beyond help."""
         cost = len(fragment) + _ENTRY
         if self._urgent + cost > 2 * self._max_bytes:
@@ -64,17 +63,13 @@ class Outbox:
         self._make_room(cost)
         self._control.append(fragment)
         self._urgent += cost
-        if self._urgent > self._max_bytes and self.full_since is None:
-            self.full_since = now
         return True
 
-    def own(self, fragment: bytes, message_id: bytes, now: float) -> bool:
+    def own(self, fragment: bytes, message_id: bytes) -> bool:
         """Queue a message of our own; False when there is no room. A single one may be of any size."""
         cost = len(fragment) + _ENTRY
         crowded = len(self._control) + len(self._own) >= self._max_count
         if self._urgent and (crowded or self._urgent + cost > self._max_bytes):
-            if self.full_since is None:
-                self.full_since = now
             return False
         self._make_room(cost)
         self._own[message_id] = fragment
@@ -99,7 +94,7 @@ class Outbox:
 
     # --- taking out
 
-    def take(self, now: float) -> Batch | None:
+    def take(self) -> Batch | None:
         """The next RPCs, the most urgent first; None when nothing waits."""
         size = 0
         control: list[bytes] = []
@@ -125,7 +120,6 @@ class Outbox:
                 self._rest -= len(fragment) + _ENTRY
         if not size:
             return None
-        self.full_since = now if self._urgent > self._max_bytes else None
         return Batch(_framed(rpcs, messages), own)
 
     def cancel(self, message_id: bytes) -> bool:

@@ -50,6 +50,7 @@ _REOPEN = (1.0, 5.0, 20.0)  # seconds until a stream that broke is opened again 
 _STEADY = 60.0  # seconds after which a stream that broke was a good one: the pauses begin anew
 _DIALS = 8  # dials to offered and explicit peers at once
 _OFFERED = 64  # peers that wait for such a dial
+_PIECE = 128 * 1024  # bytes whose taking counts as progress of a large message on a slow link
 _SLICE = 0.01  # seconds of one peer's RPCs until others have their turn
 _STREAM_ERRORS = (P2PError, trio.BrokenResourceError, trio.ClosedResourceError)
 
@@ -137,8 +138,9 @@ class Pubsub:
         """Send `data` to everybody who should have it; returns who took it and where it expired.
 
         A peer took it when its stream did. Waits for those whose queue is full, `params.publish_timeout` seconds for
-        all together. Raises `NobodyListens` at once when no peer is eligible, `AlreadyPublished`, and `MessageTooLarge`
-        before anything is queued. Cancelling leaves what is queued on its way.
+        all together; a peer that took nothing at all in that time is disconnected and counted. Raises `NobodyListens`
+        at once when no peer is eligible, `AlreadyPublished`, and `MessageTooLarge` before anything is queued.
+        Cancelling leaves what is queued on its way.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         now = trio.current_time()
@@ -157,6 +159,8 @@ class Pubsub:
         for peer in publication.left:
             if (link := self._links.get(peer)) is not None:
                 link.give_up(message.id)
+                if link.progress_at < now:
+                    self._give_up(link, f"it took nothing for {self._params.publish_timeout:g} s")
         publication.expired += publication.left
         if publication.expired:
             self.counters["own expired", topic] += len(publication.expired)
@@ -222,10 +226,18 @@ class Pubsub:
         """Speak with the peer of `connection` for as long as both live; called by the switch."""
         if connection in self._served:
             return
-        with trio.CancelScope() as scope, self._held(connection.peer) as link:
+        said = (connection.info.protocols if connection.info is not None else None) or ()
+        protocol = next((name for name in PROTOCOLS if name in said), None)
+        with trio.CancelScope() as scope:
             self._served[connection] = scope
             try:
-                await self._serve(link, connection)
+                while True:
+                    with self._held(connection.peer) as link:
+                        if protocol is None:
+                            await link.heard.wait()
+                            protocol = link.protocol or ""
+                        await self._serve(link, connection, protocol)
+                    protocol = None  # it does not take our stream now; when it opens one of its own we try again
             finally:
                 del self._served[connection]
 
@@ -235,7 +247,7 @@ class Pubsub:
         link = self._links.get(peer)
         if link is None:
             outbox = Outbox(self._params.queue_bytes, self._params.queue_count, self.counters)
-            link = self._links[peer] = Link(peer, outbox)
+            link = self._links[peer] = Link(peer, outbox, trio.current_time())
         link.holders += 1
         try:
             yield link
@@ -247,12 +259,8 @@ class Pubsub:
                     self._router.peer_down(peer, trio.current_time())
                     self._expire_all(peer)
 
-    async def _serve(self, link: Link, connection: Connection) -> None:
-        said = (connection.info.protocols if connection.info is not None else None) or ()
-        protocol = next((name for name in PROTOCOLS if name in said), None)
-        if protocol is None:  # it may begin later, and opens a stream then
-            await link.heard.wait()
-            protocol = link.protocol or ""
+    async def _serve(self, link: Link, connection: Connection, protocol: str) -> None:
+        """Be one of the connections that can carry the peer's stream, until that does not work any more."""
         link.carriers.append(connection)
         self._tell_router(link, protocol)
         try:
@@ -315,11 +323,13 @@ class Pubsub:
 
     async def _write(self, link: Link, stream: MuxedStream) -> None:
         while True:
-            batch = link.take(trio.current_time())
+            batch = link.take()
             if batch is None:
                 await link.wait()
                 continue
-            await stream.send_all(batch.data)
+            for at in range(0, len(batch.data), _PIECE):
+                await stream.send_all(memoryview(batch.data)[at : at + _PIECE])
+                link.progress_at = trio.current_time()
             for message_id in batch.own:
                 publication = self._publications.get(message_id)
                 if publication is not None:
@@ -368,13 +378,12 @@ class Pubsub:
 
     def _carry_out(self) -> None:
         """Do what the router wants done; never waits."""
-        now = trio.current_time()
         for effect in self._router.take():
             if type(effect) is Send:
                 for peer in effect.peers:
                     link = self._links.get(peer)
-                    if link is not None and not link.offer(effect, now):
-                        self._give_up(link, "control without end")
+                    if link is not None and not link.offer(effect):
+                        self._give_up(link, "it makes us answer and does not read")
             elif type(effect) is Deliver:
                 for subscription in self._subscriptions.get(effect.message.topic, ()):
                     if not subscription.put(effect.message):
@@ -421,9 +430,10 @@ class Pubsub:
         return bool(said and said[0])
 
     def _give_up(self, link: Link, why: str) -> None:
-        """A peer that does not read what it must."""
-        self.counters["disconnected", ""] += 1
-        if self._nursery is not None:
+        """Disconnect a peer that does not read what it must."""
+        if self._nursery is not None and not link.given_up:
+            link.given_up = True
+            self.counters["disconnected", ""] += 1
             self._nursery.start_soon(self._switch.disconnect, link.peer, CloseReason("pubsub", why))
 
     # --- own tasks
@@ -463,18 +473,16 @@ class Pubsub:
                 publication.done.set()
 
     def _beat(self) -> None:
-        now = trio.current_time()
-        self._router.heartbeat(now)
+        self._router.heartbeat(trio.current_time())
         self._carry_out()
-        for link in list(self._links.values()):
-            since = link.outbox.full_since
-            if since is not None and now - since >= self._params.publish_timeout:
-                self._give_up(link, "it does not read")
 
     def close(self) -> None:
         """End what runs in the nurseries of connections."""
         for scope in self._served.values():
             scope.cancel()
+        for link in self._links.values():
+            if link.inbound is not None:
+                link.inbound.reset()
         for subscriptions in self._subscriptions.values():
             for subscription in subscriptions:
                 subscription.close()

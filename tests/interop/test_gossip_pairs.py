@@ -60,8 +60,8 @@ async def test_what_they_do_not_push_is_asked_for(language: str) -> None:
 async def test_what_we_do_not_push_is_asked_for(language: str, monkeypatch: pytest.MonkeyPatch) -> None:
     offer = Link.offer
 
-    def gossip_alone(link: Link, send: Send, now: float) -> bool:
-        return send.lane in (Lane.OWN, Lane.FORWARDED) or offer(link, send, now)
+    def gossip_alone(link: Link, send: Send) -> bool:
+        return send.lane in (Lane.OWN, Lane.FORWARDED) or offer(link, send)
 
     monkeypatch.setattr(Link, "offer", gossip_alone)
     nobody = {"d": 0, "d_low": 0, "d_high": 0, "d_score": 0, "d_out": 0}  # gossip goes to those outside the mesh

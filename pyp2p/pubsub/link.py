@@ -29,7 +29,7 @@ class Link:
         self.carriers: list[Connection] = []  # that could carry the stream, the oldest first
         self.turn = trio.CapacityLimiter(1)  # of the connection that does
         self.known = trio.Event()  # to the router
-        self.heard = trio.Event()  # a stream of the peer came
+        self.heard = trio.Event()  # that the peer speaks pubsub: by a stream of its own, or by identify
         self.protocol: str | None = None  # that the peer named on it
         self.greeted = False  # a stream of ours was open before: the next one needs a hello of its own
         self.inbound: MuxedStream | None = None

@@ -226,8 +226,7 @@ class Pubsub:
         """Speak with the peer of `connection` for as long as both live; called by the switch."""
         if connection in self._served:
             return
-        said = (connection.info.protocols if connection.info is not None else None) or ()
-        protocol = next((name for name in PROTOCOLS if name in said), None)
+        protocol = _advertised(connection)
         with trio.CancelScope() as scope:
             self._served[connection] = scope
             try:
@@ -235,11 +234,17 @@ class Pubsub:
                     with self._held(connection.peer) as link:
                         if protocol is None:
                             await link.heard.wait()
-                            protocol = link.protocol or ""
+                            protocol = _advertised(connection) or link.protocol or ""
                         await self._serve(link, connection, protocol)
                     protocol = None  # it does not take our stream now; when it opens one of its own we try again
             finally:
                 del self._served[connection]
+
+    def peer_updated(self, connection: Connection) -> None:
+        """The peer may speak pubsub only now; called by the switch."""
+        link = self._links.get(connection.peer)
+        if link is not None and _advertised(connection) is not None:
+            link.heard.set()
 
     @contextmanager
     def _held(self, peer: PeerId) -> Iterator[Link]:
@@ -537,7 +542,7 @@ async def open_pubsub(
         )
 
     pubsub = Pubsub(switch, chosen, allows, router)
-    service = Service("pubsub", peer_connected=pubsub.run_peer)
+    service = Service("pubsub", peer_connected=pubsub.run_peer, peer_updated=pubsub.peer_updated)
     with unwrapped():
         async with trio.open_nursery() as nursery:
             switch.mount(list(PROTOCOLS), pubsub.handle, budget=Budget(per_peer=2), after_identify=True)
@@ -550,6 +555,12 @@ async def open_pubsub(
                 switch.unmount(list(PROTOCOLS))
                 pubsub.close()
                 nursery.cancel_scope.cancel()
+
+
+def _advertised(connection: Connection) -> str | None:
+    """The newest protocol of pubsub that the peer says it speaks."""
+    said = (connection.info.protocols if connection.info is not None else None) or ()
+    return next((name for name in PROTOCOLS if name in said), None)
 
 
 def _explicit(switch: Switch, named: str | Multiaddr | PeerId) -> PeerId:

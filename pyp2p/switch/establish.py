@@ -332,6 +332,11 @@ class Establisher:
         except trio.TooSlowError:
             stream.reset()
             return
+        for service in self.services_of(connection):
+            if service.peer_updated is not None:
+                error = call_guarded(service.peer_updated, connection)
+                if error is not None:
+                    logger.error("service failed service=%s error=%s", service.name, printable(repr(error), 300))
         await self._hub.tell(Identified(connection, connection.info))
 
     async def push_all(self) -> None:

@@ -17,6 +17,7 @@ class Service:
       `AdmissionRefused(reason)` to refuse; any other exception closes the connection and reaches `connect()`.
     - `peer_connected(connection)`: runs in the connection's nursery once it is admitted and identified; cancelled
       with it.
+    - `peer_updated(connection)`: called when the peer says anew what it speaks and where it is (identify/push).
     - `last_word(connection, reason)`: a bounded time to say goodbye before we disconnect.
     - `peer_disconnected(connection, reason)`: called exactly once for each connection that was admitted.
     """
@@ -24,5 +25,6 @@ class Service:
     name: str
     admit: Callable[[Connection], Awaitable[None]] | None = None
     peer_connected: Callable[[Connection], Awaitable[None]] | None = None
+    peer_updated: Callable[[Connection], None] | None = None
     last_word: Callable[[Connection, CloseReason], Awaitable[None]] | None = None
     peer_disconnected: Callable[[Connection, CloseReason], None] | None = None

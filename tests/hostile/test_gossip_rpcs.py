@@ -145,7 +145,6 @@ async def test_hostile_064_offers_and_wishes_are_capped(sim: Sim) -> None:
         await arena.punished()  # it never sends what it offered
 
 
-
 @simulated(seeds=(1,))
 async def test_hostile_064_ids_of_a_wrong_length_are_no_ids(sim: Sim) -> None:
     async with gossip_arena(sim, params=GossipParams(message_id_bytes=20)) as arena:

@@ -486,10 +486,17 @@ class Router:
                 ids = self.cache.gossip_ids(topic)
                 if not ids:
                     continue
-                for peer in self.mesh.gossip_targets(topic, peers):
-                    told = self._rng.sample(ids, limit) if len(ids) > limit else ids
-                    for fragment in ihave_fragments(topic, told):
-                        self._out.append(Send([peer], Lane.GOSSIP, fragment, topic))
+                targets = self.mesh.gossip_targets(topic, peers)
+                if len(ids) <= limit:
+                    self._offer(targets, topic, ids)
+                    continue
+                for peer in targets:  # each another choice: together they may tell everything
+                    self._offer([peer], topic, self._rng.sample(ids, limit))
+
+    def _offer(self, peers: list[PeerId], topic: str, ids: list[bytes]) -> None:
+        if peers:
+            for fragment in ihave_fragments(topic, ids):
+                self._out.append(Send(peers, Lane.GOSSIP, fragment, topic))
 
     def sizes(self) -> dict[str, int]:
         """How much is remembered, by what it is called in metrics."""

@@ -41,6 +41,14 @@ EXPECTED = {
         bob reset the stream: the message was announced too long
         the connection stays: 1
     """,
+    "gossip": r"""
+        taken by 1 peer, expired at 0
+        right hears: 21 degrees
+        from the left one: True, by way of the middle one: True
+        right hears: 22 degrees
+        rejected in the middle: 1
+        no peer listens to topic nobody listens
+    """,
     "gater": r"""
         a blocked peer:
         the dialer sees: failed at identify

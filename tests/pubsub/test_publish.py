@@ -132,7 +132,7 @@ async def test_settings_that_do_not_go_together_are_refused() -> None:
 
 
 @simulated(seeds=(1, 2, 3))
-async def test_hostile_075_one_who_does_not_read_holds_up_neither_the_publisher_for_long_nor_the_others(sim: Sim) -> None:
+async def test_hostile_075_one_who_does_not_read_holds_up_neither_us_for_long_nor_the_others(sim: Sim) -> None:
     """The slow one's stream and queue fill up; what waits for it expires, and it is disconnected and counted."""
     params = GossipParams(queue_bytes=MIB, publish_timeout=5.0, flood_publish=True)
     async with member(sim, "a", params=params) as a, member(sim, "b") as b, member(sim, "c") as c:

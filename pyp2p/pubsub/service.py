@@ -37,7 +37,7 @@ from pyp2p.pubsub.validation import TopicValidator, Validator, Validators
 from pyp2p.pubsub.wire import decode_rpc
 from pyp2p.switch.connection import Connection
 from pyp2p.switch.facts import CloseReason
-from pyp2p.switch.handlers import call_guarded
+from pyp2p.switch.handlers import call_guarded, run_guarded
 from pyp2p.switch.limits import Budget
 from pyp2p.switch.loglimit import LogLimiter
 from pyp2p.switch.service import Service
@@ -49,7 +49,7 @@ logger = logging.getLogger("pyp2p.pubsub")
 _REOPEN = (1.0, 5.0, 20.0)  # seconds until a stream that broke is opened again on a connection that lives
 _STEADY = 60.0  # seconds after which a stream that broke was a good one: the pauses begin anew
 _DIALS = 8  # dials to offered and explicit peers at once
-_OFFERED = 64  # peers that wait for such a dial
+_OFFERED = 64  # peers that are dialled or wait for it; more are left alone
 _PIECE = 128 * 1024  # bytes whose taking counts as progress of a large message on a slow link
 _SLICE = 0.01  # seconds of one peer's RPCs until others have their turn
 _STREAM_ERRORS = (P2PError, trio.BrokenResourceError, trio.ClosedResourceError)
@@ -98,6 +98,7 @@ class Pubsub:
         self._publications: dict[bytes, _Publication] = {}
         self._published = trio.Event()
         self._dials = trio.CapacityLimiter(_DIALS)
+        self._dialling = 0  # peers that are dialled or wait for it
         self._validators = Validators(self.counters, params.pending_validation_bytes)
         self._router = router(judge=self._validators.judge, allows=self._allowed, counters=self.counters)
         self._nursery: trio.Nursery | None = None
@@ -407,7 +408,8 @@ class Pubsub:
                 if link is not None:
                     link.outbox.unwanted(effect.ids)
             case Connect():
-                if self._dials.statistics().tasks_waiting < _OFFERED:
+                if self._dialling < _OFFERED:
+                    self._dialling += 1
                     self._nursery.start_soon(self._connect, effect)
 
     async def _validate(self, message: Message) -> None:
@@ -419,12 +421,17 @@ class Pubsub:
         """Try a peer that was offered to us, whose record must be its own, or an explicit one."""
         async with self._dials:
             try:
-                peer = PeerId.from_bytes(wanted.peer)
-                if wanted.record:
-                    self._switch.peers.consume_record(wanted.record, trio.current_time(), peer)
-                await self._switch.connect(peer)
-            except (P2PError, trio.BrokenResourceError) as error:
-                logger.debug("peer not reached error=%s", describe(error))
+                error = await run_guarded(self._reach, wanted)  # an admission step may raise what it likes
+            finally:
+                self._dialling -= 1
+        if error is not None:
+            logger.debug("peer not reached error=%s", describe(error))
+
+    async def _reach(self, wanted: Connect) -> None:
+        peer = PeerId.from_bytes(wanted.peer)
+        if wanted.record:
+            self._switch.peers.consume_record(wanted.record, trio.current_time(), peer)
+        await self._switch.connect(peer)
 
     def _allowed(self, topic: str) -> bool:
         """What the filter says; one that crashes says no."""

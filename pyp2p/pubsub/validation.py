@@ -48,7 +48,7 @@ class Validators:
 
     def __init__(self, counters: Counter[tuple[str, str]], max_bytes: int) -> None:
         self._by_topic: dict[str, TopicValidator] = {}
-        self._asked: dict[bytes, TopicValidator] = {}  # who answers for a message, even if removed meanwhile
+        self._asked: dict[int, TopicValidator] = {}  # by the message's identity: who answers, even if removed meanwhile
         self.bytes = 0  # of the messages that are being asked about
         self._max_bytes = max_bytes  # one that hangs keeps its messages
         self._counters = counters
@@ -76,7 +76,7 @@ class Validators:
                 return Verdict.IGNORE
             validator.asked += 1
             self.bytes += size
-            self._asked[message.id] = validator
+            self._asked[id(message)] = validator
             return None
         said: list[object] = []
         error = call_guarded(lambda: said.append(validator.function(message)))
@@ -84,7 +84,7 @@ class Validators:
 
     async def run(self, message: Message) -> Verdict:
         """Ask the asynchronous validator that `judge` chose, when its turn comes. Cancelling gives it up."""
-        validator = self._asked.pop(message.id)
+        validator = self._asked.pop(id(message))
         said: list[object] = []
 
         async def ask() -> None:

@@ -6,7 +6,9 @@ import pytest
 import trio
 
 from pyp2p import GossipParams, ScoreParams, TopicScoreParams
-from pyp2p.pubsub.types import PROTOCOLS, Kind
+from pyp2p.peer.record import PeerRecord, seal
+from pyp2p.pubsub.types import PROTOCOLS, Connect, Kind
+from pyp2p.switch.service import Service
 from pyp2p.testing import Sim, simulated
 from tests.pubsub.support import TOPIC, duo, meet, member
 from tests.switch.support import node, until
@@ -142,6 +144,25 @@ async def test_px_leads_to_a_peer_by_its_signed_record(sim: Sim) -> None:
         await until(lambda: c.switch.peer in b.pubsub.mesh(TOPIC))
         await meet(a, b)
         await until(lambda: c.switch.peer in a.pubsub.peers(TOPIC))
+
+
+@pytest.mark.hostile
+@simulated(seeds=(1,))
+async def test_hostile_068_dials_to_offered_peers_are_few_and_their_failures_harm_nobody(sim: Sim) -> None:
+    async def refuse(connection) -> None:
+        raise ZeroDivisionError("whatever an application raises")
+
+    options = {"params": GossipParams(do_px=True), "application": lambda peer: 100.0, "score": ScoreParams()}
+    async with duo(sim, a=options) as (a, b), member(sim, "c") as c:
+        a.switch.attach(Service("strict", admit=refuse))
+        record = seal(c.switch.identity, PeerRecord(c.switch.peer, 1, tuple(c.switch.addresses)))
+        for _ in range(200):
+            a.pubsub._router._out.append(Connect(c.switch.peer.raw, record))
+        a.pubsub._carry_out()
+        assert a.pubsub._dialling == 64
+        await until(lambda: a.pubsub._dialling == 0)
+        await a.pubsub.publish(TOPIC, b"still here")
+        await until(lambda: b.payloads == [b"still here"])
 
 
 @simulated(seeds=(1,))

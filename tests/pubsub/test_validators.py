@@ -5,7 +5,7 @@ import trio
 import trio.lowlevel
 
 from pyp2p import GossipParams, ScoreParams, TopicScoreParams, Verdict
-from pyp2p.pubsub.types import Message
+from pyp2p.pubsub.types import Message, Rpc
 from pyp2p.testing import Sim, simulated
 from tests.pubsub.support import TOPIC, duo, meet, member
 from tests.switch.support import until
@@ -150,3 +150,20 @@ async def test_senseless_validators_are_refused(sim: Sim) -> None:
                 a.pubsub.add_validator("other", by_text, **bad)
         with pytest.raises(KeyError):
             a.pubsub.remove_validator("other")
+
+
+@simulated(seeds=(1,))
+async def test_a_message_whose_id_was_forgotten_meanwhile_is_asked_about_again(sim: Sim) -> None:
+    """The cache of seen ids is full of others by the time its copy comes: two verdicts, one of which counts."""
+    params = GossipParams(seen_bytes=1, publish_timeout=1.0)
+    async with duo(sim, b={"params": params}) as (a, b):
+        b.pubsub.add_validator(TOPIC, slowly_by_text, timeout=100)
+        done = await a.pubsub.publish(TOPIC, b"accept it")
+        await until(lambda: b.pubsub.gauges()["awaiting verdict", ""] == 1)
+        b.pubsub._router.seen._forget_slot()
+        b.pubsub._router.handle_rpc(a.switch.peer, Rpc(publish=[done.message.raw]), trio.current_time())
+        b.pubsub._carry_out()
+        await until(lambda: b.payloads)
+        await trio.sleep(2)
+        assert b.payloads == [b"accept it"]
+        assert b.pubsub.gauges()["validating bytes", ""] == b.pubsub.gauges()["awaiting verdict", ""] == 0

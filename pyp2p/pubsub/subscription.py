@@ -2,46 +2,63 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import trio
 
 from pyp2p.pubsub.types import Message
 
+_TURN = 32  # messages after which other tasks have their turn: a turn for each would cost as much as the message
+
 
 class Subscription:
-    """Messages of one topic, as an async iterator; `dropped` counts those that a slow reader missed."""
+    """Messages of one topic, as an async iterator; `dropped` counts those that a slow reader missed.
+
+    A message that waits already is given out without a checkpoint, except for every 32nd; cancellation is heeded.
+    """
 
     def __init__(self, topic: str, max_count: int, max_bytes: int) -> None:
         self.topic = topic
         self.dropped = 0
+        self._max_count = max_count
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._send, self._receive = trio.open_memory_channel[Message](max_count)
+        self._turn = 0
+        self._queue: deque[Message] = deque()
+        self._readers = trio.lowlevel.ParkingLot()
+        self._closed = False
 
     def __aiter__(self) -> Subscription:
         return self
 
     async def __anext__(self) -> Message:
-        try:
-            message = await self._receive.receive()
-        except (trio.EndOfChannel, trio.ClosedResourceError):
-            raise StopAsyncIteration from None
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._turn += 1
+        if self._turn >= _TURN:
+            self._turn = 0
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        while not self._queue:
+            if self._closed:
+                raise StopAsyncIteration
+            self._turn = 0
+            await self._readers.park()
+        message = self._queue.popleft()
         self._bytes -= len(message.raw)
         return message
 
     def put(self, message: Message) -> bool:
         """Queue a message; False when the reader is too far behind. A single one may be of any size."""
         size = len(message.raw)
-        if not self._bytes or self._bytes + size <= self._max_bytes:
-            try:
-                self._send.send_nowait(message)
-            except trio.WouldBlock:
-                pass
-            else:
-                self._bytes += size
-                return True
-        self.dropped += 1
-        return False
+        if len(self._queue) >= self._max_count or (self._bytes and self._bytes + size > self._max_bytes):
+            self.dropped += 1
+            return False
+        self._queue.append(message)
+        self._bytes += size
+        if self._readers:
+            self._readers.unpark()
+        return True
 
     def close(self) -> None:
         """End the iteration after what is queued."""
-        self._send.close()
+        self._closed = True
+        self._readers.unpark_all()

@@ -136,9 +136,17 @@ class Mesh:
     # --- publishing
 
     def for_publish(self, topic: str, now: float) -> list[PeerId]:
-        """Whom our own message goes to: the mesh, or the fan-out of a topic that we do not listen to."""
+        """Whom our own message goes to: the mesh, or the fan-out of a topic that we do not listen to.
+
+        A mesh of fewer than D has others added for this once: it is empty while all of a few peers are in backoff.
+        """
         if topic in self.topics:
-            return list(self.topics[topic])
+            mesh = list(self.topics[topic])
+            if len(mesh) < self._params.d:
+                members = self.topics[topic]
+                found = self._listening(topic, lambda state: state.peer not in members and self._may_publish(state))
+                mesh += self._draw(found, self._params.d - len(mesh))
+            return mesh
         fanout = self.fanout.get(topic)
         if not fanout:
             found = self._listening(topic, self._may_publish)

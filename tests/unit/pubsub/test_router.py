@@ -525,3 +525,13 @@ def test_late_heartbeats_are_not_made_up_for() -> None:
     script.beats()
     assert script.mesh() == ["a"]
     assert [type(effect) for effect in script.done() if type(effect) is Deliver] == []
+
+
+def test_an_own_message_goes_to_others_too_while_the_mesh_is_small() -> None:
+    script = subscribed(flood_publish=False)
+    script.up(*range(10))
+    for number in range(10):
+        script.says(number, prune=[Prune(TOPIC, [], 60)])  # nobody may be grafted
+    script.beats()
+    assert script.mesh() == []
+    assert len(script.publish(b"hello").peers) == 6

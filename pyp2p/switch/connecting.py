@@ -58,10 +58,14 @@ class Connector:
         while not self._stopping:
             open_already = None if target.peer is None or isolated else self._establisher.best(target.peer)
             if open_already is not None:
+                under_way = self._dials.get(key)
+                if under_way is not None and under_way[1].given_up:
+                    await under_way[1].ended()  # what it made is closed when it notices that nobody waits any more
+                    continue
                 await open_already.identified.wait()
-                if open_already.is_open:
+                if self._establisher.usable(open_already):
                     return open_already
-                continue  # it ended while we waited
+                continue  # it ended while we waited, or was given up
             begun, dial = self._join(key, target)
             try:
                 connection = await dial.wait()

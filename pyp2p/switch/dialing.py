@@ -99,6 +99,10 @@ class Shared(Generic[T]):
             raise self._error
         return self._result
 
+    async def ended(self) -> None:
+        """Wait until the work is over, without an interest in it."""
+        await self._done.wait()
+
     def cancel(self) -> None:
         """Give up for all callers."""
         self._scope.cancel()

@@ -62,6 +62,7 @@ class Peering:
     connection: Connection
     isolated: bool
     admitted: bool = False
+    abandoned: bool = False  # whoever asked for it gave up: it is about to be closed
     ready: trio.Event = field(default_factory=trio.Event)  # admitted and identified, or over
     parked: list[tuple[MuxedStream, Mounted]] = field(default_factory=list)
     owed_push: bool = False  # we changed after we had answered its identify and before it told what it serves
@@ -172,6 +173,7 @@ class Establisher:
         try:
             await peering.ready.wait()
         except trio.Cancelled:
+            peering.abandoned = True  # at once: nobody may be given a connection that is about to be closed
             self.close_soon(connection)
             raise
         if connection.reason is None and connection.error is None:
@@ -458,8 +460,13 @@ class Establisher:
 
     def best(self, peer: PeerId) -> Connection | None:
         """The connection to use for new streams to `peer`: the oldest that is not about to go."""
-        candidates = [p.connection for p in self.peers.get(peer, []) if p.connection.is_open]
+        candidates = [p.connection for p in self.peers.get(peer, []) if p.connection.is_open and not p.abandoned]
         return next((c for c in candidates if not c.draining), candidates[0] if candidates else None)
+
+    def usable(self, connection: Connection) -> bool:
+        """True while the connection may be given to a caller."""
+        peering = self.running.get(connection.id)
+        return connection.is_open and peering is not None and not peering.abandoned
 
     def tick(self, now: float) -> None:
         """All timers of all connections, once a second."""

@@ -22,6 +22,7 @@ class Member:
     switch: Switch
     pubsub: Pubsub
     heard: list[Message]
+    sim: Sim
 
     @property
     def payloads(self) -> list[bytes]:
@@ -40,7 +41,7 @@ async def member(
 ) -> AsyncIterator[Member]:
     """A node; `options` are for `open_pubsub`."""
     async with node(sim, name, **(switch or {})) as made, open_pubsub(made, **options) as pubsub:
-        found = Member(made, pubsub, [])
+        found = Member(made, pubsub, [], sim)
         async with trio.open_nursery() as nursery:
             if listens:
                 await nursery.start(found.listen)

@@ -131,9 +131,12 @@ class Router:
             self.score.peer_up(peer, ips, now)
 
     def hello(self, peer: PeerId) -> None:
-        """Tell `peer` all our subscriptions: at the start, and again on a new stream of its."""
+        """Tell `peer` all our subscriptions, and in which meshes it is: at the start, and again on a new stream."""
         for fragment in subscription_fragments([(True, topic) for topic in self.mesh.topics]):
             self._control([peer], fragment)
+        for topic, mesh in self.mesh.topics.items():
+            if peer in mesh:  # it may have forgotten us with the stream that broke
+                self._control([peer], graft_fragment(topic))
 
     def peer_down(self, peer: PeerId, now: float) -> None:
         """The peer is gone; its score is kept as long as the parameters say."""

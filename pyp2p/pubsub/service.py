@@ -233,9 +233,10 @@ class Pubsub:
             try:
                 while True:
                     with self._held(connection.peer) as link:
-                        if protocol is None:
+                        while protocol is None:
                             await link.heard.wait()
-                            protocol = _advertised(connection) or link.protocol or ""
+                            link.heard = trio.Event()
+                            protocol = _advertised(connection) or link.protocol
                         await self._serve(link, connection, protocol)
                     protocol = None  # it does not take our stream now; when it opens one of its own we try again
             finally:
@@ -333,9 +334,15 @@ class Pubsub:
             if batch is None:
                 await link.wait()
                 continue
-            for at in range(0, len(batch.data), _PIECE):
-                await stream.send_all(memoryview(batch.data)[at : at + _PIECE])
-                link.progress_at = trio.current_time()
+            whole = False
+            try:
+                for at in range(0, len(batch.data), _PIECE):
+                    await stream.send_all(memoryview(batch.data)[at : at + _PIECE])
+                    link.progress_at = trio.current_time()
+                whole = True
+            finally:
+                if not whole:
+                    self.counters["lost with its stream", ""] += 1
             for message_id in batch.own:
                 publication = self._publications.get(message_id)
                 if publication is not None:

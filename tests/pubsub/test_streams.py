@@ -6,8 +6,10 @@ import pytest
 import trio
 
 from pyp2p import GossipParams, ScoreParams, TopicScoreParams
+from pyp2p.io.varint import LengthPrefixed
 from pyp2p.peer.record import PeerRecord, seal
-from pyp2p.pubsub.types import PROTOCOLS, Connect, Kind
+from pyp2p.pubsub.types import PROTOCOLS, Connect, Kind, Rpc
+from pyp2p.pubsub.wire import decode_rpc
 from pyp2p.switch.service import Service
 from pyp2p.testing import Sim, simulated
 from tests.pubsub.support import TOPIC, duo, meet, member
@@ -99,6 +101,30 @@ async def test_a_stream_that_breaks_is_opened_again_three_times_in_a_row(sim: Si
         async with await other.open_stream(a.switch.peer, "/meshsub/1.1.0") as stream:
             await stream.send_all(HELLO)
             await until(lambda: len(times) > 4)
+
+
+@simulated(seeds=(1,))
+async def test_a_new_stream_says_anew_what_we_listen_to_and_whom_we_keep(sim: Sim) -> None:
+    said: list[Rpc] = []
+    streams = []
+    async with node(sim, "b") as other, member(sim, "a") as a:
+
+        async def note(stream) -> None:
+            streams.append(stream)
+            framer = LengthPrefixed(1 << 20)
+            async for chunk in stream:
+                said.extend(map(decode_rpc, framer.feed(chunk)))
+
+        other.mount("/meshsub/1.1.0", note)
+        connection = await other.connect(a.switch.multiaddrs[0])
+        async with await connection.open_stream("/meshsub/1.1.0") as stream:
+            await stream.send_all(HELLO)
+            await until(lambda: any(rpc.graft for rpc in said))
+            said.clear()
+            streams[0].reset()
+            await until(lambda: len(streams) == 2 and any(rpc.graft for rpc in said))
+            assert [topic for rpc in said for _, topic in rpc.subscriptions] == [TOPIC]
+            assert a.pubsub.mesh(TOPIC) == [other.peer]
 
 
 @simulated(seeds=(1,))

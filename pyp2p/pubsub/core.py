@@ -409,9 +409,12 @@ class Router:
     def _on_graft(self, state: PeerState, topic: str, now: float) -> None:
         if topic not in self.mesh.topics:
             self._count("graft of unknown topic", "")  # no answer: it would tell whoever asks what we listen to
-        elif not self.mesh.grafted(state, topic, now):
+            return
+        until = self.mesh.backoffs.until(topic, state.peer)
+        rude = until is not None and now < until  # who does not wait is offered nobody
+        if not self.mesh.grafted(state, topic, now):
             self._count("graft refused", topic)
-            self._send_prune(state.peer, topic, self._may_offer(state.peer))
+            self._send_prune(state.peer, topic, not rude and self._may_offer(state.peer))
 
     def _on_prune(self, state: PeerState, prune: Prune, now: float) -> None:
         if prune.topic not in self.mesh.topics:

@@ -447,6 +447,8 @@ def test_who_is_pruned_for_want_of_room_is_offered_others() -> None:
     assert all(record == b"record of " + raw_id[-4:] for raw_id, record in prune.peers)
     assert peer(29).raw not in dict(prune.peers)
     assert peer(refused).raw not in dict(prune.peers)
+    script.says(refused, graft=[TOPIC])  # inside the backoff that has just begun
+    assert script.sent()[str(refused)].prune == [Prune(TOPIC, [], 60)]
 
 
 def test_explicit_peers_are_looked_for_and_never_grafted() -> None:

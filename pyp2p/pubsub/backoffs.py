@@ -34,8 +34,8 @@ class Backoffs:
         before = self._until.get((topic, peer))
         if before is None:
             if len(self._until) >= self._max_count:
-                _, _, first_topic, first_peer = heappop(self._due)
-                del self._until[first_topic, first_peer]
+                self._settle()
+                self._forget_first()
             self._serial += 1
             heappush(self._due, (until, self._serial, topic, peer))
             self._until[topic, peer] = until
@@ -53,10 +53,14 @@ class Backoffs:
     def expire(self, now: float) -> None:
         """Forget what ended before `now`."""
         while self._due and self._due[0][0] <= now:
-            _, serial, topic, peer = self._due[0]
-            until = self._until[topic, peer]
-            if until > now:  # it was extended meanwhile
-                heapreplace(self._due, (until, serial, topic, peer))
-            else:
-                heappop(self._due)
-                del self._until[topic, peer]
+            self._settle()
+            if self._due[0][0] <= now:
+                self._forget_first()
+
+    def _settle(self) -> None:
+        """Put those that were extended meanwhile where they belong, until the first one is."""
+        while (until := self._until[self._due[0][2:]]) > self._due[0][0]:
+            heapreplace(self._due, (until, *self._due[0][1:]))
+
+    def _forget_first(self) -> None:
+        del self._until[heappop(self._due)[2:]]

@@ -238,6 +238,8 @@ class Pubsub:
                             link.heard = trio.Event()
                             protocol = _advertised(connection) or link.protocol
                         await self._serve(link, connection, protocol)
+                        if not link.carriers:
+                            self._lose(link)
                     protocol = None  # it does not take our stream now; when it opens one of its own we try again
             finally:
                 del self._served[connection]
@@ -269,6 +271,7 @@ class Pubsub:
     async def _serve(self, link: Link, connection: Connection, protocol: str) -> None:
         """Be one of the connections that can carry the peer's stream, until that does not work any more."""
         link.carriers.append(connection)
+        link.given_up = False
         self._tell_router(link, protocol)
         try:
             async with link.turn:
@@ -276,6 +279,15 @@ class Pubsub:
         finally:
             link.carriers.remove(connection)
             self._tell_router(link, protocol)
+
+    def _lose(self, link: Link) -> None:
+        """The peer takes no stream of ours: until it opens one of its own, no publication may wait for it."""
+        link.known = trio.Event()
+        link.heard = trio.Event()
+        self._router.peer_down(link.peer, trio.current_time())
+        self._expire_all(link.peer)
+        if link.inbound is not None:
+            link.inbound.reset()
 
     def _tell_router(self, link: Link, protocol: str) -> None:
         """The connections to a peer have changed."""

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 import trio
 
-from pyp2p import GossipParams, ScoreParams, TopicScoreParams
+from pyp2p import GossipParams, NobodyListens, ScoreParams, TopicScoreParams
 from pyp2p.io.varint import LengthPrefixed
 from pyp2p.peer.record import PeerRecord, seal
 from pyp2p.pubsub.types import PROTOCOLS, Connect, Kind, Rpc
@@ -97,10 +97,32 @@ async def test_a_stream_that_breaks_is_opened_again_three_times_in_a_row(sim: Si
         gaps = [round(later - before) for before, later in pairwise(times)]
         assert gaps == [1, 5, 20]
         assert a.pubsub.peers() == []
+        await trio.sleep(100)
+        assert len(times) == 4
         # When it opens a stream of its own it is tried again.
         async with await other.open_stream(a.switch.peer, "/meshsub/1.1.0") as stream:
             await stream.send_all(HELLO)
             await until(lambda: len(times) > 4)
+
+
+@simulated(seeds=(1,))
+async def test_who_takes_no_stream_holds_up_no_publication(sim: Sim) -> None:
+    """It speaks to us, and refuses to be spoken to."""
+    async with node(sim, "b") as other, member(sim, "a") as a:
+
+        async def refuse(stream) -> None:
+            stream.reset()
+
+        other.mount("/meshsub/1.1.0", refuse)
+        connection = await other.connect(a.switch.multiaddrs[0])
+        async with await connection.open_stream("/meshsub/1.1.0") as stream:
+            await stream.send_all(HELLO)
+            await a.pubsub.wait_for_peers(TOPIC)
+            await until(lambda: a.pubsub.counters["stream given up", ""])
+            assert a.pubsub.peers() == []
+            await until(lambda: stream.sub.reset_code is not None)
+            with pytest.raises(NobodyListens):
+                await a.pubsub.publish(TOPIC, b"x")
 
 
 @simulated(seeds=(1,))

@@ -228,6 +228,15 @@ def test_the_number_of_backoffs_is_bounded() -> None:
     assert backoffs.active("t", peer(999))
 
 
+def test_a_backoff_that_was_extended_does_not_give_way_as_if_it_ended_first() -> None:
+    backoffs = Backoffs(60.0, 3600.0, max_count=2)
+    backoffs.add("t", peer(1), 10, 0.0)
+    backoffs.add("t", peer(2), 20, 0.0)
+    backoffs.add("t", peer(1), 100, 1.0)
+    backoffs.add("t", peer(3), 50, 2.0)
+    assert [backoffs.until("t", peer(n)) for n in (1, 2, 3)] == [101.0, None, 52.0]
+
+
 # ---- the queue of a peer
 
 

@@ -68,12 +68,14 @@ async def test_what_we_do_not_push_is_asked_for(language: str, monkeypatch: pyte
     with trio.fail_after(PATIENCE):
         async with (
             trio.open_nursery() as nursery,
-            ours(nursery, **options("strict", publish_timeout=0.01, **nobody)) as we,
+            ours(nursery, **options("strict", **nobody)) as we,
             theirs(nursery, language, "--sign", "strict", "--connect", we.address) as they,
         ):
             await we.until(lambda: we.crowd()[0] == 1)
-            done = await we.pubsub.publish(TOPIC, b"whoever wants this has to ask")
-            assert [str(peer) for peer in done.expired] == [they.peer_id]
+            # Not by `publish`, which would wait for the peer and disconnect it, since it takes nothing.
+            made = we.pubsub._router.publish(TOPIC, b"whoever wants this has to ask", trio.current_time())
+            we.pubsub._carry_out()
+            assert [str(peer) for peer in made.peers] == [they.peer_id]
             await they.until(lambda: bool(they.heard))
             assert set(they.heard.values()) == {1}
             assert they.told("ihave", "in")

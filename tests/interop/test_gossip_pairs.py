@@ -108,7 +108,8 @@ async def test_a_thousand_topics_reach_rust_which_refuses_large_control(rust: st
             for number in range(999):
                 we.pubsub._router.subscribe(f"/eth2/8c9f62fe/data_column_sidecar_{number}/ssz_snappy", 0.0)
             async with theirs(nursery, rust, "--sign", "strict", "--connect", we.address) as they:
-                await they.until(lambda: they.crowd() == (1, 1))
+                for node in (we, they):
+                    await node.until(lambda node=node: node.crowd() == (1, 1))
                 await exchange(we, they, [100], 1)
                 await exchange(they, we, [100], 2)
                 nursery.cancel_scope.cancel()

@@ -266,7 +266,7 @@ class Router:
             return
         valid = True
         known = self._raw.find(raw) if len(raw) >= _RAW_INDEX_FROM else None
-        if known is None:
+        if known is None or known not in self.seen:  # an id can be pushed out before its message: all is asked anew
             payload = self._transform.inbound(topic, message.data)
             valid = payload is not None
             message.payload = message.data if payload is None else payload
@@ -274,7 +274,7 @@ class Router:
         message.id = known
         message.source = peer
         message.received_at = now
-        if known in self.seen:
+        if known in self.seen or known in self._pending:  # a verdict may outlast the memory of the id
             self._promises.fulfilled(known)
             self.score.duplicate(known, topic, peer, now)
             self._count("duplicate", topic)

@@ -150,6 +150,8 @@ class Mesh:
         fanout = self.fanout.get(topic)
         if not fanout:
             found = self._listening(topic, self._may_publish)
+            if not found:
+                return []
             fanout = self.fanout[topic] = dict.fromkeys(self._draw(found, self._params.d))
         self._published[topic] = now
         return list(fanout)

@@ -77,7 +77,10 @@ class Outbox:
         return True
 
     def offer(self, lane: Lane, fragment: bytes, topic: str, message_id: bytes | None = None) -> None:
-        """Queue what may be dropped, or drop it at once. A message that waits in its class already waits once."""
+        """Queue what may be dropped, or drop it at once. A message that waits in its class already waits once.
+
+        What has no id is an IHAVE.
+        """
         queue = self._forwarded if lane is Lane.FORWARDED else self._gossip
         self._serial += 1
         key = self._serial if message_id is None else message_id
@@ -106,6 +109,7 @@ class Outbox:
         rpcs = [[rpc] for rpc in pack(control)]
         own: list[bytes] = []
         messages: list[bytes] = []
+        offers: list[bytes] = []
         while self._own and size < BATCH:
             message_id, fragment = self._own.popitem(last=False)
             own.append(message_id)
@@ -114,13 +118,13 @@ class Outbox:
             self._urgent -= len(fragment) + _ENTRY
         for queue in (self._forwarded, self._gossip):
             while queue and size < BATCH:
-                _, (fragment, _) = queue.popitem(last=False)
-                messages.append(fragment)
+                key, (fragment, _) = queue.popitem(last=False)
+                (offers if isinstance(key, int) else messages).append(fragment)
                 size += len(fragment)
                 self._rest -= len(fragment) + _ENTRY
         if not size:
             return None
-        return Batch(_framed(rpcs, messages), own)
+        return Batch(_framed(rpcs, messages, pack(offers)), own)
 
     def cancel(self, message_id: bytes) -> bool:
         """Take back a message of our own; False when it does not wait here."""
@@ -160,8 +164,8 @@ class Outbox:
         self._counters[f"{lane.name.lower()} dropped: {reason}", topic] += 1
 
 
-def _framed(rpcs: list[list[bytes]], messages: list[bytes]) -> bytes:
-    """RPCs in their frames, the messages spread over the last of them and more."""
+def _framed(rpcs: list[list[bytes]], messages: list[bytes], offers: list[bytes]) -> bytes:
+    """RPCs in their frames, the messages spread over the last of them and more; js reads only one control in each."""
     room = COMBINED - len(rpcs[-1][0]) if rpcs else 0
     for fragment in messages:
         if len(fragment) > room:
@@ -169,6 +173,7 @@ def _framed(rpcs: list[list[bytes]], messages: list[bytes]) -> bytes:
             room = COMBINED
         rpcs[-1].append(fragment)
         room -= len(fragment)
+    rpcs += [[offer] for offer in offers]
     pieces: list[bytes] = []
     for parts in rpcs:
         pieces.append(encode(sum(map(len, parts))))

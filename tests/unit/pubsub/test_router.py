@@ -537,3 +537,33 @@ def test_an_own_message_goes_to_others_too_while_the_mesh_is_small() -> None:
     script.beats()
     assert script.mesh() == []
     assert len(script.publish(b"hello").peers) == 6
+
+
+def test_a_large_message_whose_id_was_pushed_out_is_unpacked_anew() -> None:
+    script = subscribed(seen_bytes=1)
+    script.up("a", "b")
+    large = b"8" * 2000
+    script.says("a", publish=[raw(large)])
+    script.router.seen._forget_slot()
+    script.done()
+    script.says("b", publish=[raw(large)])
+    assert script.delivered() == [large]
+
+
+def test_a_copy_of_what_awaits_its_verdict_is_a_copy_even_when_its_id_was_pushed_out() -> None:
+    script = subscribed(seen_bytes=1)
+    script.up("a", "b")
+    script.verdicts = {b"slow": None}
+    script.says("a", publish=[raw(b"slow")])
+    script.router.seen._forget_slot()
+    script.says("b", publish=[raw(b"slow")])
+    assert script.count("duplicate") == 1
+    assert len(script.of(Validate)) == 1
+
+
+def test_publishing_to_nobody_remembers_no_fan_out() -> None:
+    script = Script(flood_publish=False)
+    with pytest.raises(NobodyListens):
+        script.publish(b"x", "u")
+    assert script.router.mesh.fanout == {}
+    assert script.router.mesh._published == {}

@@ -7,12 +7,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyp2p.io.varint import LengthPrefixed
 from pyp2p.peer.id import PeerId
 from pyp2p.pubsub.backoffs import Backoffs
 from pyp2p.pubsub.caches import DontWant, MessageCache, Promises, Quota, RawIndex, SeenCache
 from pyp2p.pubsub.outbox import BATCH, COMBINED, Outbox
 from pyp2p.pubsub.types import Lane, Message
-from pyp2p.pubsub.wire import decode_rpc, graft_fragment, idontwant_fragments, publish_fragment, subscription_fragments
+from pyp2p.pubsub.wire import (
+    decode_rpc,
+    fields,
+    graft_fragment,
+    idontwant_fragments,
+    ihave_fragments,
+    publish_fragment,
+    subscription_fragments,
+)
 
 MIB = 1024 * 1024
 
@@ -339,6 +348,22 @@ def test_batches_and_rpcs_are_small_so_that_what_is_urgent_waits_little() -> Non
     assert parts(outbox)[0] == "graft"
 
 
+def test_no_rpc_holds_two_control_messages() -> None:
+    """js reads the last one alone."""
+    outbox = Outbox(MIB, 100, Counter())
+    for number in range(3):
+        outbox.offer(Lane.GOSSIP, ihave_fragments(f"t{number}", [b"id"])[0], "t")
+        outbox.control(graft_fragment(f"t{number}"))
+        outbox.offer(Lane.FORWARDED, publish("m"), "t", bytes([number]))
+    batch = outbox.take()
+    assert batch is not None
+    rpcs = LengthPrefixed(MIB).feed(batch.data)
+    assert all(sum(tag == 0x1A for tag, *_ in fields(rpc)) <= 1 for rpc in rpcs)
+    said = [decode_rpc(rpc) for rpc in rpcs]
+    assert sum(len(rpc.graft) for rpc in said) == sum(len(rpc.ihave) for rpc in said) == 3
+    assert sum(len(rpc.publish) for rpc in said) == 3
+
+
 STEPS = st.lists(
     st.tuples(st.sampled_from(["control", "own", "forwarded", "gossip", "take", "cancel", "unwanted"]),
               st.integers(0, 9), st.integers(0, 3000)), max_size=60)  # fmt: skip
@@ -355,7 +380,9 @@ def test_whatever_is_done_to_a_queue_its_accounts_are_right(steps, max_bytes: in
             if ident not in outbox._own:  # ids are published once
                 outbox.own(publish("o", size), ident)
         elif what in ("forwarded", "gossip"):
-            outbox.offer(Lane[what.upper()], publish("x", size), "t", ident if number else None)
+            plain = what == "gossip" and not number
+            fragment = ihave_fragments("t", [ident])[0] if plain else publish("x", size)
+            outbox.offer(Lane[what.upper()], fragment, "t", None if plain else ident)
         elif what == "take":
             parts(outbox)
         elif what == "cancel":

@@ -93,7 +93,7 @@ _PLACES = dict.fromkeys(_ERRORS, "pyp2p.errors") | {
     "StrictNoSign": "pyp2p.pubsub.signing",
     "Verdict": "pyp2p.pubsub.types",
     "Pubsub": "pyp2p.pubsub.service",
-    "Published": "pyp2p.pubsub.service",
+    "Published": "pyp2p.pubsub.publication",
     "open_pubsub": "pyp2p.pubsub.service",
     "open_switch": "pyp2p.switch.switch",
     "parse_multiaddr": "pyp2p.peer.address",

@@ -46,7 +46,8 @@ from pyp2p.peer.keys import Identity, KeyType, PublicKey
 from pyp2p.peer.store import PeerStore
 from pyp2p.platform import Platform
 from pyp2p.pubsub.params import GossipParams, ScoreParams, Thresholds, TopicScoreParams
-from pyp2p.pubsub.service import Published, Pubsub, open_pubsub
+from pyp2p.pubsub.publication import Published
+from pyp2p.pubsub.service import Pubsub, open_pubsub
 from pyp2p.pubsub.signing import StrictNoSign, StrictSign
 from pyp2p.pubsub.types import Verdict
 from pyp2p.security.noise import Noise

@@ -49,6 +49,7 @@ AWAITING = {
     "protocols/perf.py",
     "protocols/ping.py",
     "pubsub/link.py",
+    "pubsub/publication.py",
     "pubsub/service.py",
     "pubsub/subscription.py",
     "pubsub/validation.py",

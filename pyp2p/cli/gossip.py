@@ -25,7 +25,8 @@ from pyp2p.cli.target import Target, parse_target
 from pyp2p.errors import AlreadyPublished, LocalProtocolError, MessageTooLarge, NobodyListens, printable, unwrapped
 from pyp2p.peer.address import text
 from pyp2p.peer.id import PeerId
-from pyp2p.pubsub.service import Published, Pubsub, open_pubsub
+from pyp2p.pubsub.publication import Published
+from pyp2p.pubsub.service import Pubsub, open_pubsub
 from pyp2p.pubsub.types import Message
 from pyp2p.pubsub.wire import encode_topic
 from pyp2p.switch.switch import Switch, open_switch

@@ -123,7 +123,7 @@ class _Kept:
 
     @property
     def cost(self) -> int:
-        return 2 * len(self.message.raw) + _MESSAGE_COST  # the payload was taken out of the raw bytes
+        return self.message.size + _MESSAGE_COST
 
 
 class MessageCache:

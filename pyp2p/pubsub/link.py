@@ -26,11 +26,12 @@ class Link:
         self.holders = 0  # tasks that use it
         self.given_up = False  # it is being disconnected
         self.progress_at = now  # when its stream last took something
+        self.overdue = False  # a message of ours expired since then
         self.carriers: list[Connection] = []  # that could carry the stream, the oldest first
         self.turn = trio.CapacityLimiter(1)  # of the connection that does
         self.known = trio.Event()  # to the router
         self.heard = trio.Event()  # that the peer speaks pubsub: by a stream of its own, or by identify
-        self.protocol: str | None = None  # that the peer named on it
+        self.protocol: str | None = None  # that the peer named on its last stream
         self.greeted = False  # a stream of ours was open before: the next one needs a hello of its own
         self.inbound: MuxedStream | None = None
         self._waiting: deque[tuple[bytes, bytes]] = deque()  # own messages that the queue has no room for yet
@@ -50,8 +51,9 @@ class Link:
         self._wake.set()
         return taken
 
-    def give_up(self, message_id: bytes) -> None:
-        """Our own message has expired here."""
+    def expire(self, message_id: bytes) -> None:
+        """Our own message was not taken in time."""
+        self.overdue = True
         if not self.outbox.cancel(message_id):
             self._waiting = deque(entry for entry in self._waiting if entry[1] != message_id)
 
@@ -60,6 +62,11 @@ class Link:
         while self._waiting and self.outbox.own(*self._waiting[0]):
             self._waiting.popleft()
         return self.outbox.take()
+
+    def progress(self, now: float) -> None:
+        """The stream took something."""
+        self.progress_at = now
+        self.overdue = False
 
     async def wait(self) -> None:
         """Wait until something was queued since the last wait."""

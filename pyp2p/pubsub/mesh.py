@@ -197,7 +197,7 @@ class Mesh:
         lacking = params.d_out - sum(self._is_outbound(peer) for peer in keep)
         if lacking > 0:
             spare = [peer for peer in rest[params.d - len(best) :] if self._is_outbound(peer)][:lacking]
-            give_way = [peer for peer in reversed(keep[len(best) :]) if not self._is_outbound(peer)][: len(spare)]
+            give_way = [peer for peer in reversed(keep) if not self._is_outbound(peer)][: len(spare)]
             keep = [peer for peer in keep if peer not in give_way] + spare[: len(give_way)]
         kept = dict.fromkeys(keep)
         for peer in peers:

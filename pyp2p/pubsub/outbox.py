@@ -66,7 +66,9 @@ class Outbox:
         return True
 
     def own(self, fragment: bytes, message_id: bytes) -> bool:
-        """Queue a message of our own; False when there is no room. A single one may be of any size."""
+        """Queue a message of our own, once; False when there is no room. A single one may be of any size."""
+        if message_id in self._own:
+            return True
         cost = len(fragment) + _ENTRY
         crowded = len(self._control) + len(self._own) >= self._max_count
         if self._urgent and (crowded or self._urgent + cost > self._max_bytes):

@@ -1,7 +1,7 @@
 """Pubsub on a switch: streams, tasks and queues around the pure `Router`.
 
-Rules: this file and its neighbours `link`, `subscription` and `validation` are all of pubsub that awaits. The switch
-tells of peers (`Service.peer_connected`); each gets one outbound stream with one writer task, and what comes on its
+Rules: this file and its neighbours `link`, `publication`, `subscription` and `validation` are all of pubsub that awaits.
+The switch tells of peers (`Service.peer_connected`); each gets one outbound stream with one writer task, and what comes on its
 inbound stream goes to the router, whose effects are carried out at once. No peer can end the heartbeat.
 """
 
@@ -11,7 +11,6 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
 from math import inf
 
 import trio
@@ -28,6 +27,7 @@ from pyp2p.pubsub.ids import MessageIdFunction, default_message_id
 from pyp2p.pubsub.link import Link
 from pyp2p.pubsub.outbox import Outbox
 from pyp2p.pubsub.params import GossipParams, ScoreParams, Thresholds, TopicScoreParams
+from pyp2p.pubsub.publication import InFlight, Published
 from pyp2p.pubsub.score import ScoreBook, ScoreParts
 from pyp2p.pubsub.signing import Policy, StrictNoSign, StrictSign
 from pyp2p.pubsub.subscription import Subscription
@@ -55,34 +55,6 @@ _SLICE = 0.01  # seconds of one peer's RPCs until others have their turn
 _STREAM_ERRORS = (P2PError, trio.BrokenResourceError, trio.ClosedResourceError)
 
 
-@dataclass(slots=True)
-class Published:
-    """What became of our own message: the streams of `taken` have it; those of `expired` did not take it in time."""
-
-    message: Message
-    taken: list[PeerId]
-    expired: list[PeerId]
-
-
-@dataclass(slots=True)
-class _Publication:
-    """A message of ours that waits in queues."""
-
-    left: dict[PeerId, None]
-    deadline: float
-    taken: list[PeerId] = field(default_factory=list)
-    expired: list[PeerId] = field(default_factory=list)
-    done: trio.Event = field(default_factory=trio.Event)
-
-    def ends(self, peer: PeerId, into: list[PeerId]) -> None:
-        """The peer took it, or cannot any more."""
-        if peer in self.left:
-            del self.left[peer]
-            into.append(peer)
-        if not self.left:
-            self.done.set()
-
-
 class Pubsub:
     """Publish and subscribe over one switch; made by `open_pubsub`."""
 
@@ -95,14 +67,14 @@ class Pubsub:
         self._allows = allows
         self._subscriptions: dict[str, list[Subscription]] = {}
         self._links: dict[PeerId, Link] = {}
-        self._publications: dict[bytes, _Publication] = {}
+        self._publications: dict[bytes, InFlight] = {}
         self._published = trio.Event()
         self._dials = trio.CapacityLimiter(_DIALS)
         self._dialling = 0  # peers that are dialled or wait for it
         self._validators = Validators(self.counters, params.pending_validation_bytes)
         self._router = router(judge=self._validators.judge, allows=self._allowed, counters=self.counters)
         self._nursery: trio.Nursery | None = None
-        self._served: dict[Connection, trio.CancelScope] = {}  # what runs in the nurseries of connections
+        self._served: dict[Connection | MuxedStream, trio.CancelScope] = {}  # what runs in the nurseries of connections
         self._complaints = LogLimiter(logger)
         self._news = trio.lowlevel.ParkingLot()  # for those who wait until peers listen
 
@@ -139,15 +111,15 @@ class Pubsub:
         """Send `data` to everybody who should have it; returns who took it and where it expired.
 
         A peer took it when its stream did. Waits for those whose queue is full, `params.publish_timeout` seconds for
-        all together; a peer that took nothing at all in that time is disconnected and counted. Raises `NobodyListens`
-        at once when no peer is eligible, `AlreadyPublished`, and `MessageTooLarge` before anything is queued.
-        Cancelling leaves what is queued on its way.
+        all together; a peer where it expired and that takes nothing at all for so long is disconnected and counted.
+        Raises `NobodyListens` at once when no peer is eligible, `AlreadyPublished`, and `MessageTooLarge` before
+        anything is queued. Cancelling leaves what is queued on its way.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         now = trio.current_time()
         made = self._router.publish(topic, data, now)
         message = made.message
-        publication = _Publication(dict.fromkeys(made.peers), now + self._params.publish_timeout)
+        publication = InFlight(dict.fromkeys(made.peers), now + self._params.publish_timeout)
         if not made.peers:
             publication.done.set()
         self._publications[message.id] = publication
@@ -159,9 +131,7 @@ class Pubsub:
             del self._publications[message.id]
         for peer in publication.left:
             if (link := self._links.get(peer)) is not None:
-                link.give_up(message.id)
-                if link.progress_at < now:
-                    self._give_up(link, f"it took nothing for {self._params.publish_timeout:g} s")
+                link.expire(message.id)
         publication.expired += publication.left
         if publication.expired:
             self.counters["own expired", topic] += len(publication.expired)
@@ -228,27 +198,37 @@ class Pubsub:
         if connection in self._served:
             return
         protocol = _advertised(connection)
-        with trio.CancelScope() as scope:
-            self._served[connection] = scope
-            try:
-                while True:
-                    with self._held(connection.peer) as link:
-                        while protocol is None:
-                            await link.heard.wait()
-                            link.heard = trio.Event()
-                            protocol = _advertised(connection) or link.protocol
-                        await self._serve(link, connection, protocol)
-                        if not link.carriers:
-                            self._lose(link)
-                    protocol = None  # it does not take our stream now; when it opens one of its own we try again
-            finally:
-                del self._served[connection]
+        with self._serving(connection):
+            while True:
+                with self._held(connection.peer) as link:
+                    while protocol is None:
+                        await link.heard.wait()
+                        link.heard = trio.Event()
+                        protocol = _advertised(connection) or link.protocol
+                    await self._serve(link, connection, protocol)
+                    if not link.carriers:
+                        self._lose(link)
+                protocol = None  # it does not take our stream now; when it opens one of its own we try again
 
     def peer_updated(self, connection: Connection) -> None:
         """The peer may speak pubsub only now; called by the switch."""
         link = self._links.get(connection.peer)
         if link is not None and _advertised(connection) is not None:
             link.heard.set()
+
+    @contextmanager
+    def _serving(self, what: Connection | MuxedStream) -> Iterator[None]:
+        """In a task of the switch, which outlives us: ended by `close`."""
+        with trio.CancelScope() as scope:
+            if self._nursery is None:
+                scope.cancel()
+            self._served[what] = scope
+            try:
+                yield
+            finally:
+                del self._served[what]
+        if scope.cancelled_caught and isinstance(what, MuxedStream):
+            what.reset()
 
     @contextmanager
     def _held(self, peer: PeerId) -> Iterator[Link]:
@@ -350,7 +330,7 @@ class Pubsub:
             try:
                 for at in range(0, len(batch.data), _PIECE):
                     await stream.send_all(memoryview(batch.data)[at : at + _PIECE])
-                    link.progress_at = trio.current_time()
+                    link.progress(trio.current_time())
                 whole = True
             finally:
                 if not whole:
@@ -362,8 +342,8 @@ class Pubsub:
 
     async def handle(self, stream: MuxedStream) -> None:
         """Take the RPCs of a peer from its stream; mounted for every protocol of pubsub."""
-        with self._held(stream.peer) as link:
-            link.protocol = link.protocol or stream.protocol
+        with self._serving(stream), self._held(stream.peer) as link:
+            link.protocol = stream.protocol
             link.heard.set()
             with trio.move_on_after(self._switch.config.timeouts.identify):
                 await link.known.wait()
@@ -504,16 +484,18 @@ class Pubsub:
                 publication.done.set()
 
     def _beat(self) -> None:
+        timeout = self._params.publish_timeout
+        for link in self._links.values():
+            if link.overdue and trio.current_time() - link.progress_at >= timeout:
+                self._give_up(link, f"it took nothing for {timeout:g} s")
         self._router.heartbeat(trio.current_time())
         self._carry_out()
 
     def close(self) -> None:
         """End what runs in the nurseries of connections."""
+        self._nursery = None
         for scope in self._served.values():
             scope.cancel()
-        for link in self._links.values():
-            if link.inbound is not None:
-                link.inbound.reset()
         for subscriptions in self._subscriptions.values():
             for subscription in subscriptions:
                 subscription.close()

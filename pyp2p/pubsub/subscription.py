@@ -43,12 +43,12 @@ class Subscription:
             self._turn = 0
             await self._readers.park()
         message = self._queue.popleft()
-        self._bytes -= len(message.raw)
+        self._bytes -= message.size
         return message
 
     def put(self, message: Message) -> bool:
         """Queue a message; False when the reader is too far behind. A single one may be of any size."""
-        size = len(message.raw)
+        size = message.size
         if len(self._queue) >= self._max_count or (self._bytes and self._bytes + size > self._max_bytes):
             self.dropped += 1
             return False

@@ -65,6 +65,12 @@ class Message:
     source: PeerId | None = None
     received_at: float = 0.0
 
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes: `raw`, the values taken out of it, and a payload that was unpacked."""
+        unpacked = 0 if self.payload is self.data else len(self.payload)
+        return 2 * len(self.raw) + unpacked
+
 
 @dataclass(slots=True)
 class Prune:

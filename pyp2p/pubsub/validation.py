@@ -70,7 +70,7 @@ class Validators:
         if validator is None:
             return Verdict.ACCEPT
         if validator.is_async:
-            size = len(message.raw)
+            size = message.size
             if validator.asked >= validator.most or self.bytes + size > self._max_bytes:
                 self._counters["validation queue full", message.topic] += 1
                 return Verdict.IGNORE
@@ -97,7 +97,7 @@ class Validators:
                     error = await run_guarded(ask)
         finally:
             validator.asked -= 1
-            self.bytes -= len(message.raw)
+            self.bytes -= message.size
         if scope.cancelled_caught:
             self._counters["validation timed out", message.topic] += 1
             return Verdict.IGNORE

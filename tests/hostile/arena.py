@@ -149,8 +149,10 @@ class Arena:
 
 
 @asynccontextmanager
-async def arena(sim: Sim, config: SwitchConfig | None = None, loud: bool = False, **options) -> AsyncIterator[Arena]:
-    """A victim and a bystander; on leaving, the whole oracle. `loud`: the case may log warnings."""
+async def arena(
+    sim: Sim, config: SwitchConfig | None = None, loud: bool = False, lines: int = FEW_LINES, **options
+) -> AsyncIterator[Arena]:
+    """A victim and a bystander; on leaving, the whole oracle. `loud`: warnings may be logged; `lines`: of all kinds."""
     records = Records()
     root = logging.getLogger("pyp2p")
     level = root.level
@@ -186,5 +188,5 @@ async def arena(sim: Sim, config: SwitchConfig | None = None, loud: bool = False
     if not loud:
         bad = [r.getMessage() for r in records.records if r.levelno >= logging.WARNING]
         assert not bad, bad
-    assert sum(r.levelno >= logging.INFO for r in records.records) <= FEW_LINES
+    assert sum(r.levelno >= logging.INFO for r in records.records) <= lines
     assert not [r for r in records.records if r.exc_info and r.levelno > logging.DEBUG]

@@ -39,6 +39,7 @@ CANNOT = {
     ("js", "push"): "the js peer cannot be told to change its protocols while it runs",
     ("js", "take push"): "the js peer mounts identify without identify/push",
     ("rust", "signed record"): "the rust peer sends no signed peer record",
+    ("rust", "floodsub"): "the rust peer is gossipsub, which speaks floodsub only when told to",
 }
 
 

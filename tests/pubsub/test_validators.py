@@ -1,169 +1,263 @@
-"""Validators: what they say happens, and what they break harms nobody."""
+"""Validators: what each verdict does, and that one that crashes, hangs or is flooded harms nobody."""
+
+import functools
+import logging
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
-import trio.lowlevel
 
-from pyp2p import GossipParams, ScoreParams, TopicScoreParams, Verdict
-from pyp2p.pubsub.types import Message, Rpc
+from pyp2p.pubsub.params import GossipParams, ScoreParams, TopicScoreParams
+from pyp2p.pubsub.types import Verdict
 from pyp2p.testing import Sim, simulated
-from tests.pubsub.support import TOPIC, duo, meet, member
+from tests.pubsub.support import TOPIC, listeners, speakers
 from tests.switch.support import until
 
-SCORED = {"score": ScoreParams(topics={TOPIC: TopicScoreParams()})}
+SCORE = ScoreParams(topics={TOPIC: TopicScoreParams()})
 
 
-def by_text(message: Message) -> Verdict:
-    return Verdict(message.payload.split()[0].decode())
+@asynccontextmanager
+async def line(sim: Sim, params: GossipParams | None = None):
+    """The middle one validates; what the left one publishes reaches the right one through it alone."""
+    async with (
+        speakers(sim, 3, params=params, score=SCORE) as (middle, left, right),
+        middle.pubsub.subscribe(TOPIC) as messages,
+        right.pubsub.subscribe(TOPIC) as forwarded,
+    ):
+        await until(lambda: right.peer in middle.pubsub.mesh(TOPIC))
+        await listeners(left, TOPIC, 1)
+        yield middle, left, messages, forwarded
 
 
-async def slowly_by_text(message: Message) -> Verdict:
-    await trio.sleep(0.5)
-    return by_text(message)
+async def payloads(messages, seconds: float = 1.0) -> list[bytes]:
+    """What came, until nothing more comes."""
+    found = []
+    with trio.move_on_after(seconds):
+        async for message in messages:
+            found.append(message.payload)
+    return found
 
 
-class Judge:
-    """An object whose call is a coroutine."""
+def says(verdict: Verdict, asynchronous: bool):
+    if not asynchronous:
+        return lambda message: verdict
 
-    async def __call__(self, message: Message) -> Verdict:
+    async def validator(message) -> Verdict:
+        await trio.sleep(0.1)
+        return verdict
+
+    return validator
+
+
+class Object:
+    """A validator may be an object that is called."""
+
+    async def __call__(self, message) -> Verdict:
         await trio.lowlevel.checkpoint()
-        return by_text(message)
-
-
-@pytest.mark.parametrize("validator", [by_text, slowly_by_text, Judge()], ids=["at once", "slowly", "object"])
-@simulated(seeds=(1, 2))
-async def test_accepted_messages_travel_rejected_ones_cost_ignored_ones_do_not(sim: Sim, validator) -> None:
-    async with member(sim, "a") as a, member(sim, "b", **SCORED) as b, member(sim, "c") as c:
-        b.pubsub.add_validator(TOPIC, validator)
-        await meet(a, b)
-        await meet(c, b)
-        await until(lambda: c.switch.peer in b.pubsub.mesh(TOPIC))  # who is grafted later is not told by gossip either
-        for text in (b"ignore 1", b"accept 2", b"ignore 3"):
-            await a.pubsub.publish(TOPIC, text)
-        await until(lambda: b.pubsub.counters["ignored", TOPIC] == 2)
-        assert b.pubsub.score(a.switch.peer).topics[TOPIC].p4 == 0
-        assert b.pubsub.score(a.switch.peer).topics[TOPIC].p2 > 0
-        await a.pubsub.publish(TOPIC, b"reject 4")
-        await until(lambda: b.pubsub.counters["rejected", TOPIC] == 1)
-        await until(lambda: c.payloads == [b"accept 2"])
-        assert b.payloads == [b"accept 2"]
-        assert b.pubsub.score(a.switch.peer).topics[TOPIC].p4 > 0
-        assert b.pubsub.score(a.switch.peer).total < 0
-
-
-@pytest.mark.hostile
-@simulated(seeds=(1,))
-async def test_hostile_074_a_validator_that_crashes_or_answers_nonsense_ignores(sim: Sim) -> None:
-    def crashes(message: Message) -> Verdict:
-        raise ZeroDivisionError("oops")
-
-    async def crashes_later(message: Message) -> Verdict:
-        await trio.lowlevel.checkpoint()
-        raise ZeroDivisionError("oops")
-
-    for validator in (crashes, crashes_later, lambda message: True, lambda message: None):
-        async with duo(sim, b=SCORED) as (a, b):
-            b.pubsub.add_validator(TOPIC, validator)
-            await a.pubsub.publish(TOPIC, b"x")
-            await until(lambda: b.pubsub.counters["ignored", TOPIC] == 1)
-            assert b.pubsub.counters["validator failed", TOPIC] == 1
-            assert b.pubsub.score(a.switch.peer).total >= 0
-            b.pubsub.remove_validator(TOPIC)
-            await a.pubsub.publish(TOPIC, b"y")
-            await until(lambda: b.payloads == [b"y"])
-
-
-@pytest.mark.hostile
-@simulated(seeds=(1,))
-async def test_hostile_074_a_validator_that_hangs_ignores_and_holds_up_no_other_topic(sim: Sim) -> None:
-    async def hangs(message: Message) -> Verdict:
-        await trio.sleep(60)
         return Verdict.ACCEPT
 
-    async with duo(sim) as (a, b), b.pubsub.subscribe("stuck"):
-        b.pubsub.add_validator("stuck", hangs, timeout=10.0)
-        await a.pubsub.wait_for_peers("stuck")
-        started = trio.current_time()
-        await a.pubsub.publish("stuck", b"x")
-        await a.pubsub.publish(TOPIC, b"hello")
-        await until(lambda: b.payloads == [b"hello"])
-        assert trio.current_time() - started < 1
-        await until(lambda: b.pubsub.counters["validation timed out", "stuck"] == 1)
-        assert 10 <= trio.current_time() - started < 11
-        assert b.pubsub.counters["ignored", "stuck"] == 1
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize("verdict", list(Verdict), ids=lambda verdict: verdict.value)
+@simulated(seeds=(1,))
+async def test_each_verdict(sim: Sim, verdict: Verdict, asynchronous: bool) -> None:
+    async with line(sim) as (middle, left, messages, forwarded):
+        middle.pubsub.add_validator(TOPIC, says(verdict, asynchronous))
+        await left.pubsub.publish(TOPIC, b"x")
+        expected = [b"x"] if verdict is Verdict.ACCEPT else []
+        assert await payloads(messages) == await payloads(forwarded) == expected
+        parts = middle.pubsub.score(left.peer)
+        assert (parts.p4 > 0) is (verdict is Verdict.REJECT)
+        assert (parts.p2 > 0) is (verdict is Verdict.ACCEPT)
+        word = {Verdict.ACCEPT: "accepted", Verdict.REJECT: "rejected", Verdict.IGNORE: "ignored"}[verdict]
+        assert middle.pubsub.counters[word, TOPIC] == 1
+        assert middle.pubsub.gauges()["validating bytes", ""] == 0
+
+
+@pytest.mark.parametrize("which", ["object", "partial"])
+@simulated(seeds=(1,))
+async def test_what_is_asynchronous_in_another_way(sim: Sim, which: str) -> None:
+    async with line(sim) as (middle, left, messages, _):
+        middle.pubsub.add_validator(
+            TOPIC, Object() if which == "object" else functools.partial(says(Verdict.ACCEPT, True))
+        )
+        await left.pubsub.publish(TOPIC, b"x")
+        assert await payloads(messages) == [b"x"]
+
+
+def crash(message) -> Verdict:
+    raise RuntimeError(f"about {message.payload!r}\n")
+
+
+async def crash_later(message) -> Verdict:
+    await trio.sleep(0.1)
+    raise ExceptionGroup("several", [KeyError("x")])
+
+
+async def wrong(message):
+    await trio.lowlevel.checkpoint()
+    return True
+
+
+async def hang(message) -> Verdict:
+    await trio.sleep_forever()
+
+
+BAD = {
+    "crash": (crash, "validator failed"),
+    "crash later": (crash_later, "validator failed"),
+    "no verdict": (lambda message: None, "validator failed"),
+    "wrong": (wrong, "validator failed"),
+    "hang": (hang, "validation timed out"),
+}
+
+
+@pytest.mark.parametrize("how", BAD)
+@simulated(seeds=(1,))
+async def test_one_that_fails_counts_as_ignore_and_harms_nobody(sim: Sim, how: str) -> None:
+    validator, counter = BAD[how]
+    async with line(sim) as (middle, left, messages, forwarded):
+        middle.pubsub.add_validator(TOPIC, validator, timeout=10)
+        await left.pubsub.publish(TOPIC, b"x")
+        await until(lambda: middle.pubsub.counters[counter, TOPIC] == 1)
+        await until(lambda: middle.pubsub.counters["ignored", TOPIC] == 1)
+        assert middle.pubsub.gauges()["validating bytes", ""] == 0
+        assert middle.pubsub.gauges()["awaiting verdict", ""] == 0
+        parts = middle.pubsub.score(left.peer)
+        assert parts.p4 == parts.p2 == 0
+        middle.pubsub.remove_validator(TOPIC)
+        await left.pubsub.publish(TOPIC, b"y")
+        assert await payloads(messages) == await payloads(forwarded) == [b"y"]
 
 
 @simulated(seeds=(1,))
-async def test_what_waits_for_a_validator_is_bounded_in_count_and_bytes(sim: Sim) -> None:
-    release = trio.Event()
+async def test_a_crash_is_one_line_and_not_one_for_each_message(sim: Sim) -> None:
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = records.append
+    logger = logging.getLogger("pyp2p.pubsub")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        async with line(sim) as (middle, left, _, _):
+            middle.pubsub.add_validator(TOPIC, crash)
+            for number in range(200):
+                await left.pubsub.publish(TOPIC, b"%d" % number)
+            await until(lambda: middle.pubsub.counters["validator failed", TOPIC] == 200)
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+    failed = [record.getMessage() for record in records if "validator failed" in record.getMessage()]
+    assert 0 < len(failed) < 50
+    assert "\n" not in failed[0]
+
+
+@simulated(seeds=(1,))
+async def test_so_many_at_once_so_many_waiting_and_the_rest_is_ignored(sim: Sim) -> None:
     running = most = 0
 
-    async def waits(message: Message) -> Verdict:
+    async def slow(message) -> Verdict:
         nonlocal running, most
         running += 1
         most = max(most, running)
-        await release.wait()
+        await trio.sleep(1)
         running -= 1
         return Verdict.ACCEPT
 
-    async with duo(sim, b={"params": GossipParams(pending_validation_bytes=20_000)}) as (a, b):
-        b.pubsub.add_validator(TOPIC, waits, concurrency=3, queue=4, timeout=100)
-        for number in range(10):
-            await a.pubsub.publish(TOPIC, bytes([number]))
-        await until(lambda: b.pubsub.counters["validation queue full", TOPIC] == 3)
+    async with line(sim) as (middle, left, messages, _):
+        middle.pubsub.add_validator(TOPIC, slow, concurrency=3, queue=4)
+        for number in range(20):
+            await left.pubsub.publish(TOPIC, b"%d" % number)
+        assert sorted(await payloads(messages, 10)) == [b"%d" % number for number in range(7)]
         assert most == 3
-        release.set()
-        await until(lambda: len(b.heard) == 7)
-        assert b.pubsub.gauges()["validating bytes", ""] == 0
-        release = trio.Event()
-        for number in range(3):
-            await a.pubsub.publish(TOPIC, bytes([number]) + bytes(9_000))
-        await until(lambda: b.pubsub.counters["validation queue full", TOPIC] == 4)
-        release.set()
-        await until(lambda: len(b.heard) == 9)
+        assert middle.pubsub.counters["validation queue full", TOPIC] == 13
+        assert middle.pubsub.counters["ignored", TOPIC] == 13
+        await left.pubsub.publish(TOPIC, b"later")
+        assert await payloads(messages, 2) == [b"later"]
 
 
 @simulated(seeds=(1,))
-async def test_a_verdict_after_the_peer_is_gone_or_the_validator_removed(sim: Sim) -> None:
-    async with member(sim, "b", **SCORED) as b:
-        b.pubsub.add_validator(TOPIC, slowly_by_text)
-        async with member(sim, "a") as a:
-            await meet(a, b)
-            await a.pubsub.publish(TOPIC, b"accept it")
-            await a.pubsub.publish(TOPIC, b"reject it")
-            await until(lambda: b.pubsub.gauges()["awaiting verdict", ""] == 2)
-            b.pubsub.remove_validator(TOPIC)
-            await a.switch.disconnect(b.switch.peer)
-        await until(lambda: b.pubsub.gauges()["awaiting verdict", ""] == 0)
-        assert b.payloads == [b"accept it"]
-        assert b.pubsub.counters["rejected", TOPIC] == 1
+async def test_what_waits_is_bounded_in_bytes_over_all_topics(sim: Sim) -> None:
+    params = GossipParams(pending_validation_bytes=200_000)
+    async with line(sim, params) as (middle, left, messages, _):
+        async with middle.pubsub.subscribe("other") as others:
+            await listeners(left, "other", 1)
+            for topic in (TOPIC, "other"):
+                middle.pubsub.add_validator(topic, says(Verdict.ACCEPT, True))
+            for _ in range(3):
+                for topic in (TOPIC, "other"):
+                    await left.pubsub.publish(topic, bytes(24_000))
+            assert middle.pubsub.gauges()["validating bytes", ""] <= 200_000
+            assert len(await payloads(messages)) + len(await payloads(others)) == 4
+        assert middle.pubsub.gauges()["validating bytes", ""] == 0
 
 
 @simulated(seeds=(1,))
-async def test_senseless_validators_are_refused(sim: Sim) -> None:
-    async with member(sim, "a") as a:
-        a.pubsub.add_validator(TOPIC, by_text)
-        with pytest.raises(ValueError, match="already"):
-            a.pubsub.add_validator(TOPIC, by_text)
-        for bad in ({"concurrency": 0}, {"queue": -1}, {"timeout": 0}, {"timeout": float("nan")}):
-            with pytest.raises(ValueError, match=next(iter(bad))):
-                a.pubsub.add_validator("other", by_text, **bad)
+async def test_one_that_is_removed_finishes_what_it_began(sim: Sim) -> None:
+    async with line(sim) as (middle, left, messages, _):
+        middle.pubsub.add_validator(TOPIC, says(Verdict.ACCEPT, True))
+        await left.pubsub.publish(TOPIC, b"x")
+        await until(lambda: middle.pubsub.gauges()["validating bytes", ""])
+        middle.pubsub.remove_validator(TOPIC)
+        middle.pubsub.add_validator(TOPIC, says(Verdict.REJECT, False))
+        assert await payloads(messages) == [b"x"]
+        await left.pubsub.publish(TOPIC, b"y")
+        assert await payloads(messages) == []
+        assert middle.pubsub.gauges()["validating bytes", ""] == 0
+
+
+@simulated(seeds=(1,))
+async def test_a_verdict_after_the_sender_is_gone_still_counts(sim: Sim) -> None:
+    async with line(sim) as (middle, left, messages, forwarded):
+        middle.pubsub.add_validator(TOPIC, says(Verdict.ACCEPT, True))
+        await left.pubsub.publish(TOPIC, b"x")
+        await until(lambda: middle.pubsub.gauges()["validating bytes", ""])
+        await left.switch.disconnect(middle.peer)
+        assert await payloads(messages) == await payloads(forwarded) == [b"x"]
+
+
+@simulated(seeds=(1,))
+async def test_a_verdict_after_we_left_the_topic_harms_nobody(sim: Sim) -> None:
+    async with speakers(sim, 2) as (a, b):
+        a.pubsub.add_validator(TOPIC, says(Verdict.ACCEPT, True))
+        async with a.pubsub.subscribe(TOPIC):
+            await listeners(b, TOPIC, 1)
+            await b.pubsub.publish(TOPIC, b"x")
+            await until(lambda: a.pubsub.gauges()["validating bytes", ""])
+        await until(lambda: a.pubsub.counters["accepted", TOPIC])
+        assert a.pubsub.gauges()["validating bytes", ""] == 0
+
+
+@simulated(seeds=(1,))
+async def test_a_copy_of_what_is_being_validated_is_a_copy_even_when_its_id_is_forgotten(sim: Sim) -> None:
+    """The time to live of the id is over, or the ids of others pushed it out, while the validator still thinks."""
+
+    async def slow(message) -> Verdict:
+        await trio.sleep(30)
+        return Verdict.ACCEPT
+
+    params = GossipParams(seen_ttl=6)
+    async with line(sim, params) as (middle, left, messages, _):
+        middle.pubsub.add_validator(TOPIC, slow, timeout=60)
+        made = await left.pubsub.publish(TOPIC, b"x")
+        await trio.sleep(10)
+        assert made.message.id not in middle.pubsub._router.seen
+        left.pubsub._links[middle.peer].outbox.own(b"\x12" + bytes([len(made.message.raw)]) + made.message.raw, b"")
+        left.pubsub._links[middle.peer]._wake.set()
+        await until(lambda: middle.pubsub.counters["duplicate", TOPIC])
+        assert await payloads(messages, 40) == [b"x"]
+        assert middle.pubsub.gauges()["validating bytes", ""] == 0
+
+
+@simulated(seeds=(1,))
+async def test_what_makes_no_sense_is_a_value_error(sim: Sim) -> None:
+    async with speakers(sim, 1) as (a,):
+        a.pubsub.add_validator(TOPIC, crash)
+        with pytest.raises(ValueError, match="has a validator already"):
+            a.pubsub.add_validator(TOPIC, crash)
+        for options in ({"concurrency": 0}, {"queue": -1}, {"timeout": 0}, {"timeout": float("nan")}):
+            with pytest.raises(ValueError, match=next(iter(options))):
+                a.pubsub.add_validator("other", crash, **options)
         with pytest.raises(KeyError):
             a.pubsub.remove_validator("other")
-
-
-@simulated(seeds=(1,))
-async def test_a_message_whose_id_was_forgotten_meanwhile_is_asked_about_again(sim: Sim) -> None:
-    """The cache of seen ids is full of others by the time its copy comes: two verdicts, one of which counts."""
-    params = GossipParams(seen_bytes=1, publish_timeout=1.0)
-    async with duo(sim, b={"params": params}) as (a, b):
-        b.pubsub.add_validator(TOPIC, slowly_by_text, timeout=100)
-        done = await a.pubsub.publish(TOPIC, b"accept it")
-        await until(lambda: b.pubsub.gauges()["awaiting verdict", ""] == 1)
-        b.pubsub._router.seen._forget_slot()
-        b.pubsub._router.handle_rpc(a.switch.peer, Rpc(publish=[done.message.raw]), trio.current_time())
-        b.pubsub._carry_out()
-        await until(lambda: b.payloads)
-        await trio.sleep(2)
-        assert b.payloads == [b"accept it"]
-        assert b.pubsub.gauges()["validating bytes", ""] == b.pubsub.gauges()["awaiting verdict", ""] == 0

@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from pyp2p.testing import LinkQuality, Sim, simulated
-from tests.pubsub.support import TOPIC, Member, member
+from tests.pubsub.support import TOPIC, Listener, listener
 
 pytestmark = pytest.mark.slow
 
@@ -20,12 +20,12 @@ async def test_a_hundred_switches_deliver_everything(sim: Sim) -> None:
     sim.net.quality = LinkQuality(latency=0.05)
     rng = sim.platform("topology").rng
     async with AsyncExitStack() as stack:
-        members: list[Member] = [await stack.enter_async_context(member(sim, f"node {n}")) for n in range(SWITCHES)]
+        members: list[Listener] = [await stack.enter_async_context(listener(sim, f"node {n}")) for n in range(SWITCHES)]
         async with trio.open_nursery() as nursery:
             for one in members:
                 for other in rng.sample(members, DEGREE // 2):
                     if other is not one:
-                        nursery.start_soon(one.switch.connect, other.switch.multiaddrs[0])
+                        nursery.start_soon(one.switch.connect, other.address)
         await trio.sleep(5)
         assert all(one.pubsub.mesh(TOPIC) for one in members)
         published = set()

@@ -14,13 +14,13 @@ from typing import Any
 
 import trio
 
-from pyp2p.cli import render
+from pyp2p.cli import render, stdin
 from pyp2p.cli.failure import OK, CommandFailed, UsageError, clean
 from pyp2p.cli.listen import listen_on
 from pyp2p.cli.output import Output
 from pyp2p.cli.reach import CONNECT_SECONDS, check_no_conflict, connect_to, identity, stack
 from pyp2p.cli.runner import run
-from pyp2p.cli.stdin import end_of_input, lines
+from pyp2p.cli.stdout import emit
 from pyp2p.cli.target import Target, parse_target
 from pyp2p.errors import AlreadyPublished, LocalProtocolError, MessageTooLarge, NobodyListens, printable, unwrapped
 from pyp2p.peer.address import text
@@ -34,6 +34,7 @@ from pyp2p.trace import Stage
 
 _SHOWN = 120  # characters of a message that are shown to people
 _PROTOCOL_FAILED = 15
+_BEHIND = 65_536  # messages that wait for whoever reads standard output; more are missed
 
 Work = Callable[[Pubsub, list[Target], Switch], Awaitable[int]]
 
@@ -46,6 +47,7 @@ class _Totals:
     messages: int = 0
     payload: int = 0
     missed: int = 0  # by us as a slow reader, or by peers whose queue was full
+    refused: int = 0  # by us: of others, for a wrong signature and the like; of our own, because its id was published
 
     @property
     def seconds(self) -> float:
@@ -70,12 +72,13 @@ class _Totals:
             "messages": self.messages,
             "bytes": self.payload,
             "missed": self.missed,
+            "refused": self.refused,
             "seconds": round(seconds, 6),
             "messages_per_second": round(self.messages / seconds, 3),
             "bytes_per_second": round(self.payload / seconds, 3),
         }
-        missed = f", {self.missed} missed" if self.missed else ""
-        out.emit("totals", sheet, [self.line() + missed])
+        lost = [f"{count} {how}" for how, count in (("missed", self.missed), ("refused", self.refused)) if count]
+        out.emit("totals", sheet, [", ".join([self.line(), *lost])])
 
 
 def subscribe(options: argparse.Namespace, out: Output, settings: dict[str, Any]) -> int:
@@ -83,20 +86,23 @@ def subscribe(options: argparse.Namespace, out: Output, settings: dict[str, Any]
 
     async def work(pubsub: Pubsub, peers: list[Target], switch: Switch) -> int:
         totals = _Totals()
-        async with pubsub.subscribe(options.topic) as messages, trio.open_nursery() as nursery:
+        async with pubsub.subscribe(options.topic, max_count=_BEHIND) as messages, trio.open_nursery() as nursery:
             try:
                 nursery.start_soon(_until_input_ends, nursery.cancel_scope)
                 await _connect_all(switch, peers, options.timeout or CONNECT_SECONDS, out)
                 out.status(lambda: f"{totals.line()}, {len(pubsub.peers(options.topic))} peers")
                 async for message in messages:
                     totals.count(message.payload)
-                    _tell_message(message, out)
+                    await _tell_message(message, out)
                     if totals.messages == options.count:
                         break
                 nursery.cancel_scope.cancel()
             finally:
                 totals.missed = messages.dropped
+                totals.refused = pubsub.counters["rejected", options.topic]
                 totals.tell(out)
+                if totals.refused:
+                    out.error("refused: a wrong signature, or one side is --eth2 and the other is not")
         return OK
 
     return _run(options, out, settings, work)
@@ -107,14 +113,15 @@ def publish(options: argparse.Namespace, out: Output, settings: dict[str, Any]) 
     check_no_conflict(options, "data", "size")
 
     async def work(pubsub: Pubsub, peers: list[Target], switch: Switch) -> int:
+        totals = _Totals()
         async with trio.open_nursery() as nursery:
-            if options.data is not None or options.size is not None:
-                nursery.start_soon(_until_input_ends, nursery.cancel_scope)
-            await _connect_all(switch, peers, options.timeout or CONNECT_SECONDS, out)
-            await _wait_for_listeners(pubsub, options, out)
-            totals = _Totals()
-            out.status(totals.line)
             try:
+                if (options.count or 1) > 1 and not _from_stdin(options) and not stdin.is_over():
+                    nursery.start_soon(_until_input_ends, nursery.cancel_scope)
+                await _connect_all(switch, peers, options.timeout or CONNECT_SECONDS, out)
+                await _wait_for_listeners(pubsub, options, out)
+                totals.began = trio.current_time()
+                out.status(totals.line)
                 await _publish_all(pubsub, options, totals, out)
                 nursery.cancel_scope.cancel()
             finally:
@@ -157,7 +164,7 @@ def _run(options: argparse.Namespace, out: Output, settings: dict[str, Any], wor
 
 
 async def _until_input_ends(scope: trio.CancelScope) -> None:
-    await end_of_input()
+    await stdin.end_of_input()
     scope.cancel()
 
 
@@ -179,10 +186,14 @@ async def _connect_all(switch: Switch, peers: list[Target], seconds: float, out:
         for target in peers:
             nursery.start_soon(connect, target)
     out.status(None)
-    if peers and len(failures) == len(peers):
-        raise failures.pop()[1]
+    last = failures.pop()[1] if peers and len(failures) == len(peers) else None
     for target, failure in failures:
-        out.error(f"not reached: {target}: {failure.reason}")
+        if out.as_json:
+            out.emit("not_reached", {"target": str(target), **failure.as_json()})
+        else:
+            out.error(f"not reached: {target}: {failure.reason}")
+    if last is not None:
+        raise last
 
 
 async def _wait_for_listeners(pubsub: Pubsub, options: argparse.Namespace, out: Output) -> None:
@@ -199,12 +210,16 @@ async def _wait_for_listeners(pubsub: Pubsub, options: argparse.Namespace, out: 
         )
 
 
+def _from_stdin(options: argparse.Namespace) -> bool:
+    return options.data is None and options.size is None
+
+
 async def _payloads(options: argparse.Namespace) -> AsyncIterator[bytes]:
     """What to publish, each when it is time."""
     began = trio.current_time()
     number = 0
-    if options.data is None and options.size is None:
-        async for line in lines():
+    if _from_stdin(options):
+        async for line in stdin.lines():
             if options.rate:
                 await trio.sleep_until(began + number / options.rate)
             yield line
@@ -219,12 +234,20 @@ async def _payloads(options: argparse.Namespace) -> AsyncIterator[bytes]:
 
 
 async def _publish_all(pubsub: Pubsub, options: argparse.Namespace, totals: _Totals, out: Output) -> None:
+    number = 0
     async for payload in _payloads(options):
+        number += 1
         try:
             done = await pubsub.publish(options.topic, payload)
         except MessageTooLarge as error:
-            raise UsageError(clean(str(error))) from None
+            if not _from_stdin(options):
+                raise UsageError(clean(str(error))) from None
+            reason = f"line {number} of standard input: {clean(str(error))}"
+            raise CommandFailed(
+                Stage.PROTOCOL.value, _PROTOCOL_FAILED, reason, "Neither it nor what follows was published."
+            ) from None
         except AlreadyPublished:
+            totals.refused += 1
             out.error("published before, with the same id: not sent again")
             continue
         except NobodyListens as error:
@@ -233,14 +256,15 @@ async def _publish_all(pubsub: Pubsub, options: argparse.Namespace, totals: _Tot
             ) from None
         totals.count(payload)
         totals.missed += len(done.expired)
-        _tell_published(done, out)
+        await _tell_published(done, out)
 
 
-def _tell_message(message: Message, out: Output) -> None:
-    author = message.source if message.author is None else _peer(message.author)
+async def _tell_message(message: Message, out: Output) -> None:
+    author = None if message.author is None else _peer(message.author)
     sheet: dict[str, object] = {
         "topic": message.topic,
         "from": None if author is None else str(author),
+        "received_from": None if message.source is None else str(message.source),
         "id": message.id.hex(),
         "size": len(message.payload),
         "data": message.payload.hex(),
@@ -250,10 +274,11 @@ def _tell_message(message: Message, out: Output) -> None:
     except UnicodeDecodeError:
         shown = message.payload[: 2 * _SHOWN].decode("latin-1")
     shown = printable(shown, _SHOWN)
-    out.emit("message", sheet, [f"{out.style.dim(str(author))}  {render.size(len(message.payload))}  {shown}"])
+    whom = out.style.dim(str(author or f"by way of {message.source}"))
+    await emit(out, "message", sheet, [f"{whom}  {render.size(len(message.payload))}  {shown}"])
 
 
-def _tell_published(done: Published, out: Output) -> None:
+async def _tell_published(done: Published, out: Output) -> None:
     sheet = {
         "topic": done.message.topic,
         "id": done.message.id.hex(),
@@ -263,7 +288,7 @@ def _tell_published(done: Published, out: Output) -> None:
     }
     whom = "1 peer" if len(done.taken) == 1 else f"{len(done.taken)} peers"
     late = f", expired at {len(done.expired)}" if done.expired else ""
-    out.emit("published", sheet, [f"published  {render.size(len(done.message.payload))} to {whom}{late}"])
+    await emit(out, "published", sheet, [f"published  {render.size(len(done.message.payload))} to {whom}{late}"])
 
 
 def _peer(author: bytes) -> PeerId | str:

@@ -19,6 +19,7 @@ from pyp2p.cli.output import Output
 from pyp2p.cli.reach import check_no_conflict, identity, stack
 from pyp2p.cli.runner import run as run_trio
 from pyp2p.cli.stdin import end_of_input
+from pyp2p.cli.stdout import emit
 from pyp2p.errors import InvalidMultiaddr, P2PError, printable
 from pyp2p.peer.address import text
 from pyp2p.peer.keys import Identity
@@ -130,17 +131,17 @@ async def _report(events: AsyncIterator[SwitchEvent], out: Output) -> None:
                     "muxer": connection.muxer_protocol,
                     "early_muxer": connection.early_muxer,
                 }
-                out.emit("connected", sheet, [f"connected     {connection.peer} from {text(connection.remote)}"])
+                await emit(out, "connected", sheet, [f"connected     {connection.peer} from {text(connection.remote)}"])
             case Identified(connection, info):
                 agent = None if info is None else info.agent
                 protocols = [] if info is None else list(info.protocols or ())
                 sheet = {"peer_id": str(connection.peer), "agent": agent, "protocols": protocols}
                 shown = "did not answer identify" if info is None else printable(agent or "no agent", 200)
-                out.emit("identified", sheet, [f"identified    {connection.peer} {shown}"])
+                await emit(out, "identified", sheet, [f"identified    {connection.peer} {shown}"])
             case Disconnected(connection, reason):
                 sheet = {"peer_id": str(connection.peer), "ended_by": reason.by, "reason": printable(str(reason), 300)}
                 line = f"disconnected  {connection.peer} by {reason.by}: {printable(str(reason), 300)}"
-                out.emit("disconnected", sheet, [line])
+                await emit(out, "disconnected", sheet, [line])
             case Refused(code, detail, count):
                 sheet = {"code": code, "detail": printable(detail, 300), "count": count}
-                out.emit("refused", sheet, [f"refused       {count} times {code}: {printable(detail, 300)}"])
+                await emit(out, "refused", sheet, [f"refused       {count} times {code}: {printable(detail, 300)}"])

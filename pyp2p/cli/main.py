@@ -156,9 +156,9 @@ COMMANDS = (
     Command(("listen",), "be a node, until standard input (a pipe) closes or an interrupt", _listen,
             (*table.COMMON, *table.STACK, *table.LISTEN)),
     Command(("demo",), "two nodes on this machine: connect, identify, ping, transfer", _demo, table.COMMON),
-    Command(("gossip", "sub"), "listen to a topic and print its messages", _gossip_sub,
+    Command(("gossip", "sub"), "print the messages of a topic, until a pipe on standard input ends", _gossip_sub,
             (*table.COMMON, *table.STACK, *table.GOSSIP), _TOPIC),
-    Command(("gossip", "pub"), "publish messages to a topic", _gossip_pub,
+    Command(("gossip", "pub"), "publish the lines of standard input, or --data, to a topic", _gossip_pub,
             (*table.COMMON, *table.STACK, *table.GOSSIP, *table.GOSSIP_PUB), _TOPIC),
     Command(("key", "new"), "make an identity", _key_new, (*table.COMMON, *table.KEY_NEW), _FILE),
     Command(("key", "show"), "explain a key file or a peer id", _key_show, table.COMMON,
@@ -233,7 +233,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = INTERRUPTED
     if out.gone:
         forget_stdout()
-        return (1 if out.failed else INTERRUPTED) if code == OK else code
+        return (1 if out.failed else INTERRUPTED) if code in (OK, INTERRUPTED) else code
     return code
 
 

@@ -11,10 +11,12 @@ import io
 import json
 import logging
 import os
+import select
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 from pyp2p.cli import render
@@ -38,6 +40,7 @@ class Output:
         self.failed = False  # the result could not be written
         self.on_gone: Callable[[], None] = lambda: None
         self._out = stdout
+        self._rest = memoryview(b"")  # of what was offered
         self._err = stderr
         self.style = Style(not as_json and _wants_color(stdout, environ))
         self._error_style = Style(not as_json and _wants_color(stderr, environ))
@@ -48,11 +51,35 @@ class Output:
     # --- results
 
     def emit(self, event: str, facts: Mapping[str, Any], lines: Sequence[str] = ()) -> None:
-        """One result: an object in JSON, otherwise `lines`."""
+        """One result: an object in JSON, otherwise `lines`. Waits for a reader that is slow: see `stdout.emit`."""
         if self.as_json:
             self._write(json_line(event, facts))
         elif lines:
             self._write("\n".join(lines))
+
+    def offer(self, event: str, facts: Mapping[str, Any], lines: Sequence[str] = ()) -> None:
+        """One result as by `emit`, which `push` writes."""
+        out = self._out
+        if out is None or _descriptor(out) is None:
+            self.emit(event, facts, lines)
+        elif self.as_json or lines:
+            said = json_line(event, facts) if self.as_json else "\n".join(lines)
+            encoded = f"{said}\n".encode(out.encoding, out.errors or "strict")
+            self._rest = memoryview(bytes(self._rest) + encoded)
+
+    def push(self) -> int | None:
+        """Write what was offered for as long as that takes no wait: None when all is written, else what to wait for."""
+        out = self._out
+        while self._rest and not self.gone and out is not None:
+            self._erase()
+            descriptor = out.fileno()
+            poll = select.poll()
+            poll.register(descriptor, select.POLLOUT)
+            if not poll.poll(0):
+                return descriptor
+            with self._told_of_its_end():
+                self._rest = self._rest[os.write(descriptor, self._rest[: select.PIPE_BUF]) :]
+        return None
 
     def fail(self, failure: CommandFailed, command: str = "") -> None:
         """Show why the command failed."""
@@ -92,8 +119,16 @@ class Output:
         self._erase()
         if self.gone or self._out is None:
             return
-        try:
+        with self._told_of_its_end():
+            while self._rest:  # a wait for the reader was cancelled
+                self._rest = self._rest[os.write(self._out.fileno(), self._rest) :]
             print(text, file=self._out, flush=True)
+
+    @contextmanager
+    def _told_of_its_end(self) -> Iterator[None]:
+        """Writing fails once: nothing is written after that, and the command is told."""
+        try:
+            yield
         except BrokenPipeError:
             self.gone = True
             self.on_gone()
@@ -174,6 +209,13 @@ def configure_logs(verbose: int, rules: str) -> None:
         everything = not equals or name in ("*", "pyp2p")
         logger = root if everything else logging.getLogger(name if name.startswith("pyp2p.") else f"pyp2p.{name}")
         logger.setLevel(_LEVELS[level.lower()])
+
+
+def _descriptor(stream: TextIO) -> int | None:
+    try:
+        return stream.fileno()
+    except (OSError, ValueError):  # not of the system, or closed
+        return None
 
 
 def _is_terminal(stream: TextIO | None) -> bool:

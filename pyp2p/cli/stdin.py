@@ -7,6 +7,7 @@ ends a command that waits for it.
 from __future__ import annotations
 
 import os
+import select
 import stat
 from collections.abc import AsyncIterator
 
@@ -20,14 +21,19 @@ _STDIN = 0
 
 async def end_of_input() -> None:
     """Wait for the end of standard input when it is a pipe or a socket, else for ever."""
-    try:
-        mode = os.fstat(_STDIN).st_mode
-    except OSError:  # closed from the start
-        mode = 0
-    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
+    if not _is_connection():
         await trio.sleep_forever()
     while await _read():
         pass
+
+
+def is_over() -> bool:
+    """True when standard input is a pipe or a socket that has ended already."""
+    if not _is_connection():
+        return False
+    poll = select.poll()
+    poll.register(_STDIN, select.POLLIN)
+    return bool(poll.poll(0)) and not os.read(_STDIN, 65536)
 
 
 async def lines() -> AsyncIterator[bytes]:
@@ -46,6 +52,14 @@ async def lines() -> AsyncIterator[bytes]:
             raise UsageError(f"a line of more than {MAX_LINE} bytes on standard input")
     if rest:
         yield rest
+
+
+def _is_connection() -> bool:
+    try:
+        mode = os.fstat(_STDIN).st_mode
+    except OSError:  # closed from the start
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
 async def _read() -> bytes:

@@ -8,13 +8,15 @@ import trio
 
 from pyp2p.pubsub.types import Message
 
-_TURN = 32  # messages after which other tasks have their turn: a turn for each would cost as much as the message
+# Seconds until other tasks have their turn. A turn for each message would cost as much as the message; and hundreds
+# come in one turn of a peer, which a reader must be able to take in one turn of its own.
+_SLICE = 0.01
 
 
 class Subscription:
     """Messages of one topic, as an async iterator; `dropped` counts those that a slow reader missed.
 
-    A message that waits already is given out without a checkpoint, except for every 32nd; cancellation is heeded.
+    Messages that wait already are given out without a checkpoint for 10 ms at a time; cancellation is heeded.
     """
 
     def __init__(self, topic: str, max_count: int, max_bytes: int) -> None:
@@ -23,7 +25,7 @@ class Subscription:
         self._max_count = max_count
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._turn = 0
+        self._turn_ends = 0.0
         self._queue: deque[Message] = deque()
         self._readers = trio.lowlevel.ParkingLot()
         self._closed = False
@@ -33,15 +35,14 @@ class Subscription:
 
     async def __anext__(self) -> Message:
         await trio.lowlevel.checkpoint_if_cancelled()
-        self._turn += 1
-        if self._turn >= _TURN:
-            self._turn = 0
+        if trio.current_time() >= self._turn_ends:
             await trio.lowlevel.cancel_shielded_checkpoint()
+            self._turn_ends = trio.current_time() + _SLICE
         while not self._queue:
             if self._closed:
                 raise StopAsyncIteration
-            self._turn = 0
             await self._readers.park()
+            self._turn_ends = trio.current_time() + _SLICE
         message = self._queue.popleft()
         self._bytes -= message.size
         return message

@@ -50,6 +50,75 @@ def test_random_messages_of_a_size_and_the_eth2_way() -> None:
     assert {line["size"] for line in messages} == {3_000}
     assert len({line["data"] for line in messages}) == 4
     assert all(len(line["id"]) == 40 for line in messages)  # the eth2 ids of 20 bytes
+    assert all(line["from"] is None and line["received_from"] == events(done.stdout)[0]["peer_id"] for line in messages)
+
+
+def test_who_does_not_read_what_a_subscriber_prints_holds_up_nobody_else() -> None:
+    """The pipe to its reader is full; it forwards all the same, and its reader gets everything in the end."""
+    count = 300
+    with (
+        listening("news", "--count", str(count), how=SUB) as middle,
+        listening("news", "--count", str(count), "--peer", middle.address, how=SUB) as last,
+    ):
+        done = run("gossip", "pub", "news", "--peer", middle.address, "--size", "1kB", "--count", str(count), "--json")
+        assert done.returncode == 0, done.stderr
+        for node in (last, middle):
+            lines = told(node)
+            assert sum(line["event"] == "message" for line in lines) == count
+            assert lines[-1]["missed"] == 0
+
+
+@pytest.mark.parametrize(("count", "words"), [(1, ()), (3, ("--count", "3"))])
+def test_standard_input_that_is_at_its_end_does_not_keep_data_from_being_published(
+    count: int, words: tuple[str, ...]
+) -> None:
+    with listening("news", "--count", str(count), how=SUB) as node:
+        done = run("gossip", "pub", "news", "--peer", node.address, "--data", "x", *words, stdin=None, input="")
+        assert done.returncode == 0, done.stderr
+        assert [line["event"] for line in told(node)] == [*["message"] * count, "totals"]
+
+
+def test_one_message_leaves_standard_input_to_others() -> None:
+    with listening("news", "--count", "1", how=SUB) as node:
+        pub = " ".join(command("gossip", "pub", "news", "--peer", node.address, "--data", "x"))
+        done = subprocess.run(f"{pub} >&2; cat", shell=True, input="rest", capture_output=True, text=True, check=False)
+        told(node)
+    assert done.stdout == "rest"
+
+
+def test_the_end_of_standard_input_ends_an_unfinished_publisher() -> None:
+    with (
+        listening("news", how=SUB) as node,
+        listening(
+            "news", "--peer", node.address, "--size", "9", "--count", "99", "--rate", "0.1", how=("gossip", "pub")
+        ) as publisher,
+    ):
+        lines = events(publisher.close_stdin())
+        assert publisher.process.returncode == 0
+        assert lines[-1]["event"] == "totals"
+        assert lines[-1]["messages"] <= 1
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [((), ("--eth2",)), (("--eth2",), ())])
+def test_messages_that_are_signed_in_another_way_are_told(theirs: tuple[str, ...], ours: tuple[str, ...]) -> None:
+    with listening("news", *ours, how=SUB) as node:
+        done = run("gossip", "pub", "news", "--peer", node.address, "--data", "x", *theirs)
+        assert done.returncode == 0, done.stderr
+        out, err = node.process.communicate(timeout=SECONDS)
+    assert events(out)[-1]["refused"] == 1
+    assert "refused: a wrong signature, or one side is --eth2 and the other is not" in err
+
+
+def test_a_line_that_is_too_long_is_named_by_its_number() -> None:
+    with listening("news", "--count", "1", how=SUB) as node:
+        text = "one\n" + "x" * (5 << 20) + "\nthree\n"
+        done = run("gossip", "pub", "news", "--peer", node.address, "--json", stdin=None, input=text)
+        told(node)
+    *_, totals, error = events(done.stdout)
+    assert done.returncode == 15
+    assert totals["messages"] == 1
+    assert "line 2 of standard input" in error["reason"]
+    assert "4194304" in error["reason"]
 
 
 def test_the_same_eth2_message_is_told_not_sent_twice() -> None:
@@ -57,7 +126,9 @@ def test_the_same_eth2_message_is_told_not_sent_twice() -> None:
         done = run("gossip", "pub", "news", "--peer", node.address, "--eth2", "--data", "x", "--count", "2", "--json")
         told(node)
     assert done.returncode == 0
-    assert [line["event"] for line in events(done.stdout)] == ["node", "connected", "published", "totals"]
+    lines = events(done.stdout)
+    assert [line["event"] for line in lines] == ["node", "connected", "published", "totals"]
+    assert lines[-1]["refused"] == 1
     assert "published before" in done.stderr
 
 
@@ -123,6 +194,15 @@ def test_one_peer_of_several_is_enough() -> None:
         told(node)
     assert done.returncode == 0
     assert done.stderr.startswith("not reached: /ip4/127.0.0.1/tcp/1: ")
+
+
+def test_of_several_peers_that_are_not_reached_each_is_told() -> None:
+    done = run("gossip", "sub", "news", "--peer", "127.0.0.1:1", "--peer", "127.0.0.1:2", "--json")
+    assert done.returncode == 11
+    lines = events(done.stdout)
+    assert [line["event"] for line in lines] == ["node", "not_reached", "totals", "error"]
+    told_of = {line["target"] for line in lines if "target" in line} | {a["address"] for a in lines[-1]["attempts"]}
+    assert told_of == {"/ip4/127.0.0.1/tcp/1", "/ip4/127.0.0.1/tcp/2"}
 
 
 def test_an_interrupt_ends_with_totals() -> None:

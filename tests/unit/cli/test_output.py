@@ -3,7 +3,9 @@
 import io
 import json
 import logging
+import os
 import re
+from typing import TextIO
 
 import pytest
 
@@ -22,7 +24,7 @@ class Gone(io.StringIO):
 
 
 def output(
-    *, as_json: bool = False, out: io.StringIO | None = None, err: io.StringIO | None = None, **environ: str
+    *, as_json: bool = False, out: TextIO | None = None, err: io.StringIO | None = None, **environ: str
 ) -> Output:
     return Output(as_json=as_json, stdout=out, stderr=err, environ=environ)
 
@@ -37,6 +39,49 @@ def test_json_results_and_errors_go_to_standard_output_with_schema_and_event() -
     assert lines[1]["event"] == "error"
     assert {"stage", "reason", "attempts"} <= lines[1].keys()
     assert not err.getvalue()
+
+
+def pipe() -> tuple[int, io.TextIOWrapper]:
+    reading, writing = os.pipe()
+    return reading, os.fdopen(writing, "w", encoding="utf-8", newline="\n")
+
+
+def test_what_is_offered_is_written_as_far_as_somebody_reads_and_the_rest_before_anything_else() -> None:
+    reading, out = pipe()
+    talk = output(out=out)
+    with out, os.fdopen(reading, encoding="utf-8") as reader:
+        talk.offer("message", {}, ["small"])
+        assert talk.push() is None
+        assert reader.readline() == "small\n"
+        talk.offer("message", {}, ["x" * 200_000])
+        assert talk.push() == out.fileno()  # a pipe holds 64 KiB
+        found = os.read(reading, 200_000)
+        while talk.push() is not None:
+            found += os.read(reading, 200_000)
+        found += os.read(reading, 200_000)
+        assert found == b"x" * 200_000 + b"\n"
+        talk.offer("message", {}, ["\u00e9"])
+        talk.emit("totals", {}, ["end"])
+        assert [reader.readline(), reader.readline()] == ["\u00e9\n", "end\n"]
+
+
+def test_what_is_offered_to_nobody_ends_quietly() -> None:
+    reading, out = pipe()
+    talk = output(out=out)
+    os.close(reading)
+    with out:
+        talk.offer("message", {}, ["x"])
+        assert talk.push() is None
+    assert talk.gone
+    assert not talk.failed
+
+
+def test_what_is_offered_to_what_is_no_file_is_written_at_once() -> None:
+    out = io.StringIO()
+    talk = output(out=out, as_json=True)
+    talk.offer("message", {"size": 1})
+    assert talk.push() is None
+    assert json.loads(out.getvalue())["size"] == 1
 
 
 def test_errors_in_text_go_to_standard_error() -> None:

@@ -91,6 +91,7 @@ _PLACES = dict.fromkeys(_ERRORS, "pyp2p.errors") | {
     "Thresholds": "pyp2p.pubsub.params",
     "StrictSign": "pyp2p.pubsub.signing",
     "StrictNoSign": "pyp2p.pubsub.signing",
+    "Message": "pyp2p.pubsub.types",
     "Verdict": "pyp2p.pubsub.types",
     "Pubsub": "pyp2p.pubsub.service",
     "Published": "pyp2p.pubsub.publication",

@@ -49,7 +49,7 @@ from pyp2p.pubsub.params import GossipParams, ScoreParams, Thresholds, TopicScor
 from pyp2p.pubsub.publication import Published
 from pyp2p.pubsub.service import Pubsub, open_pubsub
 from pyp2p.pubsub.signing import StrictNoSign, StrictSign
-from pyp2p.pubsub.types import Verdict
+from pyp2p.pubsub.types import Message, Verdict
 from pyp2p.security.noise import Noise
 from pyp2p.switch.config import Backoff, Limits, SwitchConfig, Timeouts
 from pyp2p.switch.connection import Connection
@@ -99,6 +99,7 @@ __all__ = [
     "ListenAddrRemoved",
     "LocalProtocolError",
     "Memory",
+    "Message",
     "MessageTooLarge",
     "Mplex",
     "MultistreamError",

@@ -1,7 +1,8 @@
 """When a peer may be grafted again, per topic.
 
 Rules: pure. What a peer asks for is clamped before anybody calculates with it. A backoff is never shortened, and it
-outlives the connection: coming back does not help. At most `max_count` are kept, the first to end gives way.
+outlives the connection: coming back does not help. At most `max_count` are kept, the first to end gives way; half of
+the places are for backoffs of the default length at most.
 libp2p specs, gossipsub v1.1 "Prune backoff and peer exchange".
 """
 
@@ -30,7 +31,10 @@ class Backoffs:
 
     def add(self, topic: str, peer: PeerId, seconds: float | None, now: float) -> None:
         """Leave the peer alone for `seconds`; None or 0: for the default."""
-        until = now + (min(seconds, self._longest) if seconds else self._default)
+        crowded = (
+            len(self._until) >= self._max_count // 2
+        )  # long ones must not fill the table: what is added goes first
+        until = now + (min(seconds, self._default if crowded else self._longest) if seconds else self._default)
         before = self._until.get((topic, peer))
         if before is None:
             if len(self._until) >= self._max_count:

@@ -115,15 +115,12 @@ class RawIndex:
 class _Kept:
     """A message in the cache, and how often each peer got it on request."""
 
-    __slots__ = ("message", "sent")
+    __slots__ = ("cost", "message", "sent")
 
     def __init__(self, message: Message) -> None:
         self.message = message
+        self.cost = message.size + _MESSAGE_COST  # whatever a subscriber does to the message later
         self.sent: dict[PeerId, int] | None = None
-
-    @property
-    def cost(self) -> int:
-        return self.message.size + _MESSAGE_COST
 
 
 class MessageCache:
@@ -203,6 +200,12 @@ class Promises:
         """The message came, whoever brought it."""
         if self._open:
             self._open.pop(message_id, None)
+
+    def forget(self, topic: str) -> None:
+        """Its messages are not looked at any more."""
+        for _, message_id, _, of in self._due:
+            if of == topic:
+                self._open.pop(message_id, None)
 
     def peer_down(self, peer: PeerId) -> None:
         """The peer cannot keep its promises any more."""

@@ -104,7 +104,6 @@ class Router:
         self._promises = Promises(params.iwant_followup)
         self._unwanted = DontWant(params.idontwant_ttl, params.max_idontwant_messages)
         self._quota = Quota()
-        self._extended: dict[PeerId, None] = {}  # who sent an extensions message
         self._pending: dict[bytes, Message] = {}
         self._beats = 0
         self._out: list[Effect] = []
@@ -138,6 +137,18 @@ class Router:
             if peer in mesh:  # it may have forgotten us with the stream that broke
                 self._control([peer], graft_fragment(topic))
 
+    def stream_opened(self, peer: PeerId) -> None:
+        """The peer has opened a stream to us: its next RPC is the first."""
+        state = self.table.get(peer)
+        if state is not None:
+            state.spoke = False
+
+    def slow(self, peer: PeerId, now: float) -> None:
+        """The peer takes less than we forward, and has for long: others have its places in the meshes."""
+        for topic in self.mesh.dropped(peer, now).prunes.get(peer, ()):
+            self._count("slow peer pruned", topic)
+            self._send_prune(peer, topic, False)
+
     def peer_down(self, peer: PeerId, now: float) -> None:
         """The peer is gone; its score is kept as long as the parameters say."""
         if self.table.down(peer) is None:
@@ -146,7 +157,6 @@ class Router:
         self.mesh.down(peer)
         self._promises.peer_down(peer)
         self._unwanted.peer_down(peer)
-        self._extended.pop(peer, None)
 
     # --- our own subscriptions
 
@@ -166,6 +176,7 @@ class Router:
         if topic not in self.mesh.topics:
             return
         self._announce(False, topic)
+        self._promises.forget(topic)
         backoff = int(self._params.unsubscribe_backoff)
         for peer in self.mesh.leave(topic, now):
             self._control([peer], prune_fragment(Prune(topic, [], backoff)))
@@ -231,8 +242,10 @@ class Router:
         if not state.direct and self.score.score(peer) < self._thresholds.graylist:
             self._count("graylisted", "")
             return
-        if rpc.extensions:
-            self._on_extensions(peer, rpc.extensions)
+        if rpc.extensions > (0 if state.spoke else 1):  # v1.3: once, in the first RPC; we have none to answer with
+            self.score.behaviour(peer)
+            self._count("extensions twice or late", "")
+        state.spoke = True
         for subscribe, topic in rpc.subscriptions:
             self._on_subscription(state, subscribe, topic, now)
         for raw in rpc.publish:
@@ -250,7 +263,8 @@ class Router:
                 self._count("subscription filtered", "")
             elif not self.table.subscribe(state, topic):
                 self._count("too many subscriptions", "")
-        elif self.table.unsubscribe(state, topic):
+        else:
+            self.table.unsubscribe(state, topic)  # it may be in the mesh without having subscribed
             self.mesh.unsubscribed(state.peer, topic, now)
 
     def _on_message(self, state: PeerState, raw: bytes, now: float) -> None:
@@ -281,16 +295,15 @@ class Router:
             return
         limit = self._params.max_message_size
         if (limit is not None and len(message.data) > limit) or self._policy.check(message) is not None:
-            self._promises.fulfilled(known)
             self.score.invalid(peer, topic)
             self._count("rejected", topic)
-            return
-        if message.author == self._my_id:
-            self._count("our own came back", topic)  # after the time to live of its id: js forwards to the author too
             return
         self.seen.add(known, now)
         self._remember_raw(message, now)
         self._promises.fulfilled(known)
+        if message.author == self._my_id:
+            self._count("our own came back", topic)  # after the time to live of its id: js forwards to the author too
+            return
         self.score.begin(known, topic, peer, now)
         if not valid:
             self._conclude(message, Verdict.REJECT, now)
@@ -353,6 +366,8 @@ class Router:
     # --- control
 
     def _on_control(self, state: PeerState, rpc: Rpc, now: float) -> None:
+        if rpc.cut:
+            self._count("too many ids", "")
         if rpc.ihave:
             self._on_ihave(state, rpc.ihave, now)
         if rpc.iwant:
@@ -403,12 +418,17 @@ class Router:
             message, count = found
             if count > self._params.gossip_retransmission:
                 self._count("retransmissions refused", message.topic)
+            elif not self._quota.take(peer, "answers", len(message.raw), self._params.queue_bytes):
+                self._count("too much asked for", message.topic)  # its queue would not hold it
             elif not self._unwanted.unwanted(peer, message_id):
                 self._out.append(Send([peer], Lane.GOSSIP, publish_fragment(message.raw), message.topic, message_id))
 
     def _on_graft(self, state: PeerState, topic: str, now: float) -> None:
         if topic not in self.mesh.topics:
             self._count("graft of unknown topic", "")  # no answer: it would tell whoever asks what we listen to
+            return
+        if not state.kind.gossips:
+            self._count("graft without gossipsub", topic)  # it gets everything anyway
             return
         until = self.mesh.backoffs.until(topic, state.peer)
         rude = until is not None and now < until  # who does not wait is offered nobody
@@ -452,13 +472,6 @@ class Router:
         if len(proper) < len(ids):
             self.malformed(peer)
         return proper
-
-    def _on_extensions(self, peer: PeerId, count: int) -> None:
-        """v1.3: at most once, in the first RPC; we have none to answer with."""
-        if count > 1 or peer in self._extended:
-            self.score.behaviour(peer)
-            self._count("extensions twice", "")
-        self._extended[peer] = None
 
     # --- heartbeat
 

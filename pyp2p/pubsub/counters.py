@@ -28,11 +28,12 @@ class TopicParts:
 class Counters:
     """One peer in one topic. `params` None: not scored, only the membership is kept for when the topic gets some."""
 
-    __slots__ = ("deliveries", "failure", "first", "invalid", "params", "since")
+    __slots__ = ("before", "deliveries", "failure", "first", "invalid", "params", "since")
 
     def __init__(self, params: TopicScoreParams | None) -> None:
         self.params = params
         self.since: float | None = None  # in the mesh since
+        self.before = 0.0  # seconds there in earlier visits that ended before P3 was active; outside it decays
         self.first = 0.0
         self.deliveries = 0.0
         self.failure = 0.0
@@ -41,12 +42,26 @@ class Counters:
     @property
     def blank(self) -> bool:
         """Nothing is known: the counters need not be kept."""
-        return self.since is None and not (self.first or self.deliveries or self.failure or self.invalid)
+        known = self.first or self.deliveries or self.failure or self.invalid or self.before
+        return self.since is None and not known
+
+    def active(self, now: float) -> bool:
+        """The peer had its time in the mesh, also over several visits: else who comes and goes is never judged."""
+        if self.params is None or self.since is None:
+            return False
+        return now - self.since + self.before > self.params.mesh_message_deliveries_activation
+
+    def leave_mesh(self, now: float) -> None:
+        """The visit is over; what lacks becomes P3b."""
+        if self.since is not None:
+            self.failure += self.deficit(now)
+            self.before = 0.0 if self.active(now) or self.params is None else self.before + now - self.since
+            self.since = None
 
     def deficit(self, now: float) -> float:
         """P3 at `now`: the square of what lacks, once the peer had its time in the mesh; only while it is there."""
         params = self.params
-        if params is None or self.since is None or now - self.since <= params.mesh_message_deliveries_activation:
+        if params is None or not self.active(now):
             return 0.0
         lacking = params.mesh_message_deliveries_threshold - self.deliveries
         return lacking * lacking if lacking > 0 else 0.0
@@ -92,6 +107,9 @@ class Counters:
         if self.deliveries:
             value = self.deliveries * params.mesh_message_deliveries_decay**steps
             self.deliveries = value if value >= zero else 0.0
+        if self.before and self.since is None:
+            value = self.before * params.mesh_message_deliveries_decay**steps
+            self.before = value if value >= zero else 0.0
         if self.failure:
             value = self.failure * params.mesh_failure_penalty_decay**steps
             self.failure = value if value >= zero else 0.0
@@ -103,7 +121,7 @@ class Counters:
         """Count in this way from now on: counters over a lowered cap are cut, without parameters all are dropped."""
         self.params = params
         if params is None:
-            self.first = self.deliveries = self.failure = self.invalid = 0.0
+            self.first = self.deliveries = self.failure = self.invalid = self.before = 0.0
         else:
             self.first = min(self.first, params.first_message_deliveries_cap)
             self.deliveries = min(self.deliveries, params.mesh_message_deliveries_cap)

@@ -120,11 +120,21 @@ class Mesh:
         self.backoffs.add(topic, peer, backoff, now)
 
     def unsubscribed(self, peer: PeerId, topic: str, now: float) -> None:
-        """The peer listens to `topic` no longer."""
-        self._remove(peer, topic, now)
+        """The peer listens to `topic` no longer; out of the mesh, it cannot be back at once as if it were new."""
+        if peer in self.peers(topic):
+            self._remove(peer, topic, now)
+            self.backoffs.add(topic, peer, self._params.unsubscribe_backoff, now)
         fanout = self.fanout.get(topic)
         if fanout is not None:
             fanout.pop(peer, None)
+
+    def dropped(self, peer: PeerId, now: float) -> Changes:
+        """We take the peer out of all meshes."""
+        changes = Changes()
+        for topic, mesh in self.topics.items():
+            if peer in mesh:
+                self._prune(topic, peer, changes, now)
+        return changes
 
     def down(self, peer: PeerId) -> None:
         """The peer is gone; its score was told by the router."""

@@ -24,9 +24,10 @@ _ENTRY: Final = 200  # bytes that an entry takes beside its fragment, which all 
 
 @dataclass(slots=True)
 class Batch:
-    """Framed RPCs for one write, and the ids of our own messages that stand in them."""
+    """Framed RPCs for one write, how many parts stand in them, and the ids of our own messages among these."""
 
     data: bytes
+    parts: int
     own: list[bytes]
 
 
@@ -41,6 +42,7 @@ class Outbox:
         self._own: OrderedDict[bytes, bytes] = OrderedDict()
         self._forwarded: OrderedDict[bytes | int, tuple[bytes, str]] = OrderedDict()
         self._gossip: OrderedDict[bytes | int, tuple[bytes, str]] = OrderedDict()
+        self.overflowed = False  # a forwarded message was dropped for want of room; whoever looks sets it back
         self._urgent = 0  # bytes of control and own messages
         self._rest = 0
         self._serial = 0
@@ -79,7 +81,8 @@ class Outbox:
         return True
 
     def offer(self, lane: Lane, fragment: bytes, topic: str, message_id: bytes | None = None) -> None:
-        """Queue what may be dropped, or drop it at once. A message that waits in its class already waits once.
+        """Queue what may be dropped, or drop it at once; a single one may be of any size. What waits in its class
+        already waits once.
 
         What has no id is an IHAVE.
         """
@@ -91,8 +94,8 @@ class Outbox:
         cost = len(fragment) + _ENTRY
         while lane is Lane.FORWARDED and self._gossip and not self._fits(cost):
             self._drop_first(self._gossip, Lane.GOSSIP)
-        if len(self) and not self._fits(cost):
-            self._count(lane, "queue full", topic)
+        if self._rest and not self._fits(cost):
+            self._overflow(lane, topic)
             return
         queue[key] = fragment, topic
         self._rest += cost
@@ -102,6 +105,7 @@ class Outbox:
     def take(self) -> Batch | None:
         """The next RPCs, the most urgent first; None when nothing waits."""
         size = 0
+        waiting = len(self)
         control: list[bytes] = []
         while self._control and size < BATCH:
             fragment = self._control.popleft()
@@ -126,7 +130,7 @@ class Outbox:
                 self._rest -= len(fragment) + _ENTRY
         if not size:
             return None
-        return Batch(_framed(rpcs, messages, pack(offers)), own)
+        return Batch(_framed(rpcs, messages, pack(offers)), waiting - len(self), own)
 
     def cancel(self, message_id: bytes) -> bool:
         """Take back a message of our own; False when it does not wait here."""
@@ -146,20 +150,30 @@ class Outbox:
                         self._rest -= len(found[0]) + _ENTRY
                         self._count(lane, "unwanted", found[1])
 
+    def abandon(self) -> None:
+        """The peer is gone: what may be dropped is counted; what is our own, the publisher is told."""
+        for lane, queue in ((Lane.FORWARDED, self._forwarded), (Lane.GOSSIP, self._gossip)):
+            for _, topic in queue.values():
+                self._count(lane, "peer gone", topic)
+
     # --- parts
 
     def _fits(self, cost: int) -> bool:
         return self.size + cost <= self._max_bytes and len(self) < self._max_count
 
     def _make_room(self, cost: int) -> None:
-        """For what is urgent the rest gives way, gossip first and the oldest first."""
+        """For what is urgent the rest gives way, gossip first and the oldest first, but for a single one."""
         for lane, queue in ((Lane.GOSSIP, self._gossip), (Lane.FORWARDED, self._forwarded)):
-            while queue and not self._fits(cost):
+            while queue and len(self._gossip) + len(self._forwarded) > 1 and not self._fits(cost):
                 self._drop_first(queue, lane)
 
     def _drop_first(self, queue: OrderedDict[bytes | int, tuple[bytes, str]], lane: Lane) -> None:
         _, (fragment, topic) = queue.popitem(last=False)
         self._rest -= len(fragment) + _ENTRY
+        self._overflow(lane, topic)
+
+    def _overflow(self, lane: Lane, topic: str) -> None:
+        self.overflowed |= lane is Lane.FORWARDED
         self._count(lane, "queue full", topic)
 
     def _count(self, lane: Lane, reason: str, topic: str) -> None:

@@ -26,10 +26,15 @@ def _require(name: str, value: object, holds: bool, rule: str) -> None:
         raise ValueError(f"{name} must be {rule}, not {value}")
 
 
-def _finite(owner: object, where: str = "") -> None:
-    """No NaN and no infinity: either makes every comparison with a score say no."""
+def _numbers(owner: object, where: str = "") -> None:
+    """Each number is of its kind. No NaN and no infinity: either makes every comparison with a score say no."""
     for each in fields(owner):  # type: ignore[arg-type]
         value = getattr(owner, each.name)
+        if each.type in ("int", "int | None"):
+            whole = isinstance(value, int) or (value is None and each.type != "int")
+            _require(each.name + where, repr(value), whole, "a whole number")
+        elif each.type == "float":
+            _require(each.name + where, repr(value), isinstance(value, int | float), "a number")
         if isinstance(value, float):
             _require(each.name + where, value, isfinite(value), "a finite number")
 
@@ -86,7 +91,7 @@ class GossipParams:
     publish_timeout: float = 5.0  # how long `publish` waits for peers whose queue is full: a mesh peer stops reading
 
     def __post_init__(self) -> None:
-        _finite(self)
+        _numbers(self)
         for name in _COUNTS:
             _require(name, getattr(self, name), getattr(self, name) >= 0, "at least 0")
         for name in _POSITIVE:
@@ -108,6 +113,8 @@ class GossipParams:
         size, most = self.max_message_size, self.max_rpc_size
         if size is not None:
             _require("max_message_size", size, 0 < size <= most, f"above 0 and at most max_rpc_size ({most})")
+        if self.message_id_bytes is not None:
+            _require("message_id_bytes", self.message_id_bytes, self.message_id_bytes > 0, "above 0, or None")
 
 
 _COUNTS: Final = (
@@ -145,6 +152,8 @@ def eth2_params() -> GossipParams:
         max_rpc_size=12_234_442,  # max_message_size()
         max_message_size=12_233_418,  # max_compressed_len(MAX_PAYLOAD_SIZE)
         message_id_bytes=20,
+        queue_bytes=32 * _MIB,  # two of the largest messages at once
+        pending_validation_bytes=64 * _MIB,
     )
 
 
@@ -192,7 +201,7 @@ class TopicScoreParams:
     def check(self, topic: str) -> None:
         """Raises `ValueError` that names the bad field and the topic."""
         where = f" of topic {printable(topic)}"
-        _finite(self, where)
+        _numbers(self, where)
         for name in ("topic_weight", "time_in_mesh_weight", "first_message_deliveries_weight"):
             _require(name + where, getattr(self, name), getattr(self, name) >= 0, "positive (a reward) or 0 (off)")
         for name in _PENALTIES:
@@ -252,7 +261,7 @@ class ScoreParams:
     max_deliveries: int = 65_536  # messages whose copies are watched: a flood of unique ones
 
     def __post_init__(self) -> None:
-        _finite(self)
+        _numbers(self)
         for topic, params in self.topics.items():
             params.check(topic)
         _require("topic_score_cap", self.topic_score_cap, self.topic_score_cap >= 0, "positive or 0 (no cap)")
@@ -260,6 +269,9 @@ class ScoreParams:
         _require("app_specific_weight", weight, weight >= 0, "positive or 0 (off)")
         for name in ("ip_colocation_weight", "behaviour_penalty_weight"):
             _require(name, getattr(self, name), getattr(self, name) <= 0, "negative (a penalty) or 0 (off)")
+        for network in self.ip_colocation_whitelist:
+            valid = isinstance(network, IPv4Network | IPv6Network)
+            _require("ip_colocation_whitelist", repr(network), valid, "a tuple of IPv4Network and IPv6Network")
         sharing = self.ip_colocation_threshold
         _require("ip_colocation_threshold", sharing, sharing >= 1, "at least 1")
         for name in ("behaviour_penalty_decay", "decay_to_zero"):
@@ -281,7 +293,7 @@ class Thresholds:
     opportunistic_graft: float = 1.0  # OpportunisticGraftThreshold: a mesh with a lower median gets better peers; >= 0
 
     def __post_init__(self) -> None:
-        _finite(self)
+        _numbers(self)
         _require("gossip", self.gossip, self.gossip < 0, "negative: new peers have 0")
         _require("publish", self.publish, self.publish <= self.gossip, f"at most gossip ({self.gossip})")
         _require("graylist", self.graylist, self.graylist < self.publish, f"below publish ({self.publish})")

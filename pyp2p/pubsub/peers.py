@@ -13,13 +13,14 @@ from pyp2p.pubsub.types import Kind
 class PeerState:
     """One connected peer: the protocol spoken, who dialled, its topics."""
 
-    __slots__ = ("direct", "kind", "outbound", "peer", "topics")
+    __slots__ = ("direct", "kind", "outbound", "peer", "spoke", "topics")
 
     def __init__(self, peer: PeerId, kind: Kind, outbound: bool, direct: bool) -> None:
         self.peer = peer
         self.kind = kind
         self.outbound = outbound
         self.direct = direct
+        self.spoke = False  # on the stream that is open
         self.topics: dict[str, None] = {}
 
     @property
@@ -85,13 +86,11 @@ class PeerTable:
         self._enter(state, topic)
         return True
 
-    def unsubscribe(self, state: PeerState, topic: str) -> bool:
-        """The peer no longer listens; False when it never did."""
-        if topic not in state.topics:
-            return False
-        del state.topics[topic]
-        self._leave(state.peer, topic)
-        return True
+    def unsubscribe(self, state: PeerState, topic: str) -> None:
+        """The peer no longer listens; nothing when it never did."""
+        if topic in state.topics:
+            del state.topics[topic]
+            self._leave(state.peer, topic)
 
     def listening(self, topic: str) -> dict[PeerId, PeerState]:
         """Who listens to `topic`, in the order of their subscriptions; for reading."""

@@ -119,19 +119,18 @@ class ScoreBook:
             state.behaviour += count
             state.fresh = -1
 
-    broken_promises = behaviour
-
     # --- topics
 
     def set_topic_params(self, topic: str, params: TopicScoreParams | None) -> None:
         """Score `topic` in this way from now on; None: no longer. Counters over a lowered cap are cut.
 
-        Raises `ValueError` that names the bad field and the topic. Takes time in proportion to the peers.
+        Raises `ValueError` that names the bad field and the topic, and when nothing is scored at all. Takes time in
+        proportion to the peers.
         """
         if params is not None:
             params.check(topic)
         if not self._on:
-            return
+            raise ValueError("nothing is scored here: no ScoreParams were given")
         for state in self._peers.values():
             if topic in state.topics:
                 self._follow(state)
@@ -301,8 +300,7 @@ class ScoreBook:
 
     def _leave_mesh(self, state: Standing, topic: str, now: float) -> None:
         counters = state.topics[topic]
-        counters.failure += counters.deficit(now)
-        counters.since = None
+        counters.leave_mesh(now)
         state.changed(topic, self._now)
 
     def _first(self, state: Standing, topic: str) -> None:

@@ -11,6 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from math import inf
 
 import trio
@@ -18,26 +19,26 @@ from multiaddr import Multiaddr
 
 from pyp2p.errors import LocalProtocolError, P2PError, PubsubError, WireError, describe, innermost, printable, unwrapped
 from pyp2p.io.varint import LengthPrefixed
-from pyp2p.peer.address import ip_of, parse_multiaddr, split_peer
+from pyp2p.peer.address import ip_of
 from pyp2p.peer.id import PeerId
-from pyp2p.peer.store import Source
 from pyp2p.pubsub.core import Router
+from pyp2p.pubsub.dialing import Dials, explicit_peer
 from pyp2p.pubsub.filters import TopicFilter, every_topic
 from pyp2p.pubsub.ids import MessageIdFunction, default_message_id
 from pyp2p.pubsub.link import Link
 from pyp2p.pubsub.outbox import Outbox
 from pyp2p.pubsub.params import GossipParams, ScoreParams, Thresholds, TopicScoreParams
-from pyp2p.pubsub.publication import InFlight, Published
+from pyp2p.pubsub.publication import InFlights, Published
 from pyp2p.pubsub.score import ScoreBook, ScoreParts
 from pyp2p.pubsub.signing import Policy, StrictNoSign, StrictSign
-from pyp2p.pubsub.subscription import Subscription
+from pyp2p.pubsub.subscription import Subscription, Subscriptions
 from pyp2p.pubsub.transform import DataTransform, Plain
 from pyp2p.pubsub.types import PROTOCOLS, Connect, Deliver, Effect, Message, Send, Unwanted, Validate
 from pyp2p.pubsub.validation import TopicValidator, Validator, Validators
 from pyp2p.pubsub.wire import decode_rpc
 from pyp2p.switch.connection import Connection
 from pyp2p.switch.facts import CloseReason
-from pyp2p.switch.handlers import call_guarded, run_guarded
+from pyp2p.switch.handlers import call_guarded
 from pyp2p.switch.limits import Budget
 from pyp2p.switch.loglimit import LogLimiter
 from pyp2p.switch.service import Service
@@ -48,10 +49,11 @@ logger = logging.getLogger("pyp2p.pubsub")
 
 _REOPEN = (1.0, 5.0, 20.0)  # seconds until a stream that broke is opened again on a connection that lives
 _STEADY = 60.0  # seconds after which a stream that broke was a good one: the pauses begin anew
-_DIALS = 8  # dials to offered and explicit peers at once
-_OFFERED = 64  # peers that are dialled or wait for it; more are left alone
-_PIECE = 128 * 1024  # bytes whose taking counts as progress of a large message on a slow link
+_FAREWELL = 1.0  # seconds that peers have to read the last of what we sent
 _SLICE = 0.01  # seconds of one peer's RPCs until others have their turn
+_TURNS = 8  # of other tasks while validators have more than they can do at once
+_MESSAGES = 100  # of an RPC until the time is looked at: signed ones take some 70 us each
+_BYTES = 64 * 1024  # the same: what is packed can become twenty times as large
 _STREAM_ERRORS = (P2PError, trio.BrokenResourceError, trio.ClosedResourceError)
 
 
@@ -65,12 +67,11 @@ class Pubsub:
         self._switch = switch
         self._params = params
         self._allows = allows
-        self._subscriptions: dict[str, list[Subscription]] = {}
+        self._subscriptions = Subscriptions()
         self._links: dict[PeerId, Link] = {}
-        self._publications: dict[bytes, InFlight] = {}
-        self._published = trio.Event()
-        self._dials = trio.CapacityLimiter(_DIALS)
-        self._dialling = 0  # peers that are dialled or wait for it
+        self._publications = InFlights()
+        self._dials = Dials(switch)
+        self._leaves = False
         self._validators = Validators(self.counters, params.pending_validation_bytes)
         self._router = router(judge=self._validators.judge, allows=self._allowed, counters=self.counters)
         self._nursery: trio.Nursery | None = None
@@ -88,54 +89,57 @@ class Pubsub:
 
         Several subscriptions of one topic each get every message. A reader that falls `max_count` messages or
         `max_bytes` behind misses the newest: counted in `dropped` and in `counters`, while the mesh goes on. Raises
-        `LocalProtocolError` for a topic that the filter does not allow or that is no topic (1 to 1,024 bytes of UTF-8).
+        `ValueError` for bounds below 1, `LocalProtocolError` for a topic that the filter does not allow or that is no
+        topic (1 to 1,024 bytes of UTF-8).
         """
+        self._check_runs()
         if not self._allowed(topic):
             raise LocalProtocolError(f"the topic filter does not allow {printable(topic)}")
+        subscription = Subscription(topic, max_count, max_bytes)
         self._router.subscribe(topic, trio.current_time())
         self._carry_out()
-        subscription = Subscription(topic, max_count, max_bytes)
-        self._subscriptions.setdefault(topic, []).append(subscription)
+        self._subscriptions.begin(subscription)
         try:
             yield subscription
         finally:
-            subscription.close()
-            others = self._subscriptions[topic]
-            others.remove(subscription)
-            if not others:
-                del self._subscriptions[topic]
+            if self._subscriptions.end(subscription):
                 self._router.unsubscribe(topic, trio.current_time())
                 self._carry_out()
 
-    async def publish(self, topic: str, data: bytes) -> Published:
+    async def publish(self, topic: str, data: bytes | bytearray | memoryview) -> Published:
         """Send `data` to everybody who should have it; returns who took it and where it expired.
 
         A peer took it when its stream did. Waits for those whose queue is full, `params.publish_timeout` seconds for
         all together; a peer where it expired and that takes nothing at all for so long is disconnected and counted.
         Raises `NobodyListens` at once when no peer is eligible, `AlreadyPublished`, and `MessageTooLarge` before
-        anything is queued. Cancelling leaves what is queued on its way.
+        anything is queued. Cancelling leaves what is queued on its way, and withdraws it where it waits for room.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
+        self._check_runs()
         now = trio.current_time()
-        made = self._router.publish(topic, data, now)
+        made = self._router.publish(topic, data if isinstance(data, bytes) else bytes(memoryview(data)), now)
         message = made.message
-        publication = InFlight(dict.fromkeys(made.peers), now + self._params.publish_timeout)
-        if not made.peers:
-            publication.done.set()
-        self._publications[message.id] = publication
-        self._published.set()
+        publication = self._publications.begin(message, made.peers, now + self._params.publish_timeout)
         try:
             self._carry_out()
+            for peer in made.peers:
+                if (link := self._links.get(peer)) is not None and link.opens_at > now:
+                    self._takes_nothing(link, link.opens_at)
             await publication.done.wait()
+        except trio.Cancelled:
+            for peer in publication.left:
+                if (link := self._links.get(peer)) is not None:
+                    link.withdraw(message.id)
+            raise
         finally:
-            del self._publications[message.id]
+            self._publications.end(message)
         for peer in publication.left:
             if (link := self._links.get(peer)) is not None:
                 link.expire(message.id)
-        publication.expired += publication.left
-        if publication.expired:
-            self.counters["own expired", topic] += len(publication.expired)
-        return Published(message, publication.taken, publication.expired)
+        outcome = publication.outcome()
+        if outcome.expired:
+            self.counters["own expired", topic] += len(outcome.expired)
+        return outcome
 
     def add_validator(
         self, topic: str, validator: Validator, *, concurrency: int = 64, queue: int = 1024, timeout: float = 10.0
@@ -144,8 +148,10 @@ class Pubsub:
 
         It returns a `Verdict`, or is a coroutine function that does; one that raises, runs for `timeout` seconds or has
         `queue` messages waiting already counts as `IGNORE`. One that is no coroutine function must take no time: what
-        does belongs into a thread. Raises `ValueError` for a second one and for bounds that make no sense.
+        does belongs into a thread. Our own messages are not asked about. Raises `ValueError` for a second one and for
+        bounds that make no sense.
         """
+        self._check_runs()
         self._validators.add(topic, TopicValidator(validator, concurrency, queue, timeout))
 
     def remove_validator(self, topic: str) -> None:
@@ -153,7 +159,10 @@ class Pubsub:
         self._validators.remove(topic)
 
     def set_topic_score(self, topic: str, params: TopicScoreParams | None) -> None:
-        """Score peers in `topic` in this way from now on; None: no longer. Raises `ValueError` for a bad field."""
+        """Score peers in `topic` in this way from now on; None: no longer.
+
+        Raises `ValueError` for a bad field, and when `open_pubsub` was given no `score`: then nothing is scored.
+        """
         self._router.score.set_topic_params(topic, params)
 
     @property
@@ -173,8 +182,10 @@ class Pubsub:
     async def wait_for_peers(self, topic: str, count: int = 1) -> None:
         """Wait until `count` peers listen to `topic`, as far as they told us."""
         await trio.lowlevel.checkpoint()
+        self._check_runs()
         while len(self._router.table.listening(topic)) < count:
             await self._news.park()
+            self._check_runs()
 
     def score(self, peer: PeerId) -> ScoreParts:
         """The score of `peer` with its components; all zeros when it is not known or nothing is scored."""
@@ -187,7 +198,7 @@ class Pubsub:
             found["topic peers", topic] = len(self._router.table.listening(topic))
             found["mesh peers", topic] = len(self.mesh(topic))
         found |= {(what, ""): size for what, size in self._router.sizes().items()}
-        found["queued bytes", ""] = sum(link.outbox.size for link in self._links.values())
+        found["queued bytes", ""] = sum(link.size for link in self._links.values())
         found["validating bytes", ""] = self._validators.bytes
         return found
 
@@ -235,8 +246,7 @@ class Pubsub:
         """The link of a peer, kept while somebody holds it."""
         link = self._links.get(peer)
         if link is None:
-            outbox = Outbox(self._params.queue_bytes, self._params.queue_count, self.counters)
-            link = self._links[peer] = Link(peer, outbox, trio.current_time())
+            link = self._links[peer] = Link(peer, self._outbox())
         link.holders += 1
         try:
             yield link
@@ -244,9 +254,13 @@ class Pubsub:
             link.holders -= 1
             if not link.holders:  # what came before the end of the last connection has been read by now
                 del self._links[peer]
+                link.outbox.abandon()
                 if link.known.is_set():
                     self._router.peer_down(peer, trio.current_time())
-                    self._expire_all(peer)
+                    self._takes_nothing(link)
+
+    def _outbox(self) -> Outbox:
+        return Outbox(self._params.queue_bytes, self._params.queue_count, self.counters)
 
     async def _serve(self, link: Link, connection: Connection, protocol: str) -> None:
         """Be one of the connections that can carry the peer's stream, until that does not work any more."""
@@ -265,7 +279,9 @@ class Pubsub:
         link.known = trio.Event()
         link.heard = trio.Event()
         self._router.peer_down(link.peer, trio.current_time())
-        self._expire_all(link.peer)
+        self._takes_nothing(link)
+        link.outbox.abandon()
+        link.outbox = self._outbox()
         if link.inbound is not None:
             link.inbound.reset()
 
@@ -275,7 +291,7 @@ class Pubsub:
         outbound = any(connection.direction.outbound for connection in link.carriers)
         ips = [ip for ip in (ip_of(connection.remote) for connection in link.carriers) if ip is not None]
         if not link.carriers:
-            self._expire_all(link.peer)
+            self._takes_nothing(link)
         elif link.known.is_set():
             self._router.peer_moved(link.peer, outbound, ips, now)
         else:
@@ -283,10 +299,10 @@ class Pubsub:
             link.known.set()
         self._carry_out()
 
-    def _expire_all(self, peer: PeerId) -> None:
-        """What we publish cannot be taken by this peer any more."""
-        for publication in list(self._publications.values()):
-            publication.ends(peer, publication.expired)
+    def _takes_nothing(self, link: Link, until: float = inf) -> None:
+        """No stream before `until`: what the peer cannot take in time has expired there."""
+        for message_id in self._publications.hopeless(link.peer, until):
+            link.expire(message_id)
 
     async def _keep_stream(self, link: Link, connection: Connection, protocol: str) -> None:
         """Have a stream to the peer; one that breaks is opened again, three times in a row at most."""
@@ -295,22 +311,30 @@ class Pubsub:
             opened = trio.current_time()
             try:
                 async with await connection.open_stream(protocol) as stream:
+                    link.opened(stream)
                     if link.greeted:
                         self._router.hello(link.peer)
                         self._carry_out()
                     link.greeted = True
                     async with trio.open_nursery() as nursery:
                         nursery.start_soon(self._watch, stream, nursery.cancel_scope)
-                        await self._write(link, stream)
+                        await self._write(link)
+                        await stream.send_eof()  # we leave; that the peer has read all, its own end says
             except* _STREAM_ERRORS as group:
                 logger.debug("stream ended peer=%s error=%s", link.peer, describe(innermost(group)))
+            finally:
+                link.ended()
+            if self._leaves:
+                return
             if trio.current_time() - opened >= _STEADY:
                 pauses = iter(_REOPEN)
             pause = next(pauses, None)
             if pause is None:
                 self.counters["stream given up", ""] += 1
                 return
-            await trio.sleep(pause)
+            link.opens_at = trio.current_time() + pause
+            self._takes_nothing(link, link.opens_at)
+            await trio.sleep_until(link.opens_at)
 
     async def _watch(self, stream: MuxedStream, scope: trio.CancelScope) -> None:
         """Our outbound stream is one way: what comes on it is dropped, a reset ends it, a mere end does not."""
@@ -320,25 +344,23 @@ class Pubsub:
         except _STREAM_ERRORS:
             scope.cancel()
 
-    async def _write(self, link: Link, stream: MuxedStream) -> None:
+    async def _write(self, link: Link) -> None:
+        """Until we leave and nothing waits."""
         while True:
             batch = link.take()
             if batch is None:
+                if self._leaves:
+                    return
                 await link.wait()
                 continue
             whole = False
             try:
-                for at in range(0, len(batch.data), _PIECE):
-                    await stream.send_all(memoryview(batch.data)[at : at + _PIECE])
-                    link.progress(trio.current_time())
+                await link.write(batch.data)
                 whole = True
             finally:
                 if not whole:
-                    self.counters["lost with its stream", ""] += 1
-            for message_id in batch.own:
-                publication = self._publications.get(message_id)
-                if publication is not None:
-                    publication.ends(link.peer, publication.taken)
+                    self.counters["lost with its stream", ""] += batch.parts
+                self._publications.ends(link.peer, batch.own, whole)
 
     async def handle(self, stream: MuxedStream) -> None:
         """Take the RPCs of a peer from its stream; mounted for every protocol of pubsub."""
@@ -350,6 +372,7 @@ class Pubsub:
             if not link.known.is_set():
                 stream.reset()
                 return
+            self._router.stream_opened(link.peer)
             before, link.inbound = link.inbound, stream
             if before is not None:
                 before.reset()  # a peer has one; two could be read in any order
@@ -369,14 +392,23 @@ class Pubsub:
         async for chunk in stream:
             began = trio.current_time()
             for data in framer.feed(chunk):
-                rpc = decode_rpc(data)
-                router.handle_rpc(peer, rpc, trio.current_time())
-                self._carry_out()
-                if rpc.subscriptions:
-                    self._news.unpark_all()
-                if trio.current_time() - began >= _SLICE:
-                    await trio.lowlevel.checkpoint()
-                    began = trio.current_time()
+                whole = decode_rpc(data)
+                for rpc in whole.parts(_MESSAGES, _BYTES) if len(whole.publish) > 1 else (whole,):
+                    now = trio.current_time()
+                    error = call_guarded(partial(router.handle_rpc, peer, rpc, now))  # asks the application's functions
+                    if error is not None:
+                        self.counters["rpc failed", ""] += 1
+                        self._complaints.log(now, "rpc failed peer=%s error=%s", peer, printable(repr(error), 300))
+                    self._carry_out()
+                    if rpc.subscriptions:
+                        self._news.unpark_all()
+                    if trio.current_time() - began >= _SLICE:
+                        await trio.lowlevel.checkpoint()
+                        began = trio.current_time()
+                    for _ in range(_TURNS):
+                        if not self._validators.crowded:
+                            break
+                        await trio.lowlevel.checkpoint()  # quick ones catch up; slow ones hold up nobody
         framer.finish()
 
     # --- effects
@@ -390,9 +422,8 @@ class Pubsub:
                     if link is not None and not link.offer(effect):
                         self._give_up(link, "it makes us answer and does not read")
             elif type(effect) is Deliver:
-                for subscription in self._subscriptions.get(effect.message.topic, ()):
-                    if not subscription.put(effect.message):
-                        self.counters["slow subscriber", effect.message.topic] += 1
+                if missed := self._subscriptions.deliver(effect.message):
+                    self.counters["slow subscriber", effect.message.topic] += missed
             else:
                 self._carry_out_rare(effect)
 
@@ -407,30 +438,12 @@ class Pubsub:
                 if link is not None:
                     link.outbox.unwanted(effect.ids)
             case Connect():
-                if self._dialling < _OFFERED:
-                    self._dialling += 1
-                    self._nursery.start_soon(self._connect, effect)
+                self._dials.want(effect, self._nursery)
 
     async def _validate(self, message: Message) -> None:
         verdict = await self._validators.run(message)
         self._router.validated(message, verdict, trio.current_time())
         self._carry_out()
-
-    async def _connect(self, wanted: Connect) -> None:
-        """Try a peer that was offered to us, whose record must be its own, or an explicit one."""
-        async with self._dials:
-            try:
-                error = await run_guarded(self._reach, wanted)  # an admission step may raise what it likes
-            finally:
-                self._dialling -= 1
-        if error is not None:
-            logger.debug("peer not reached error=%s", describe(error))
-
-    async def _reach(self, wanted: Connect) -> None:
-        peer = PeerId.from_bytes(wanted.peer)
-        if wanted.record:
-            self._switch.peers.consume_record(wanted.record, trio.current_time(), peer)
-        await self._switch.connect(peer)
 
     def _allowed(self, topic: str) -> bool:
         """What the filter says; one that crashes says no."""
@@ -454,7 +467,7 @@ class Pubsub:
         self._nursery = nursery
         self._router.direct.update(dict.fromkeys(explicit))
         nursery.start_soon(self._heartbeat)
-        nursery.start_soon(self._expire)
+        nursery.start_soon(self._publications.expire)
         for connection in self._switch.connections():
             if connection.info is not None:  # else the switch tells of it
                 connection.start_service(self.run_peer)
@@ -467,38 +480,42 @@ class Pubsub:
             error = call_guarded(self._beat)
             if error is not None:
                 logger.error("heartbeat failed error=%s", printable(repr(error), 300), exc_info=error)
-            due = max(due + self._params.heartbeat_interval, trio.current_time())
-
-    async def _expire(self) -> None:
-        """End what waits too long: one timer for all, since each message waits equally long."""
-        while True:
-            self._published = trio.Event()
-            oldest = next(iter(self._publications.values()), None)
-            if oldest is None:
-                await self._published.wait()
-                continue
-            await trio.sleep_until(oldest.deadline)
-            for publication in self._publications.values():
-                if publication.deadline > trio.current_time():
-                    break
-                publication.done.set()
+            due += self._params.heartbeat_interval
+            if due <= trio.current_time():
+                due = trio.current_time() + self._params.heartbeat_interval
 
     def _beat(self) -> None:
-        timeout = self._params.publish_timeout
+        now = trio.current_time()
+        patience = self._params.publish_timeout
         for link in self._links.values():
-            if link.overdue and trio.current_time() - link.progress_at >= timeout:
-                self._give_up(link, f"it took nothing for {timeout:g} s")
-        self._router.heartbeat(trio.current_time())
+            if link.stuck(patience, now):
+                self._give_up(link, f"it took nothing for {patience:g} s")
+            if link.beat():
+                self._router.slow(link.peer, now)
+        self._router.heartbeat(now)
         self._carry_out()
+
+    async def leave(self) -> None:
+        """Let peers read what waits for them, for a bounded time whether cancelled or not: a connection that is closed
+        takes along what its peer has not read yet.
+        """
+        self._leaves = True
+        self._news.unpark_all()
+        with trio.move_on_after(_FAREWELL, shield=True):
+            async with trio.open_nursery() as nursery:
+                for link in self._links.values():
+                    nursery.start_soon(link.finish)
 
     def close(self) -> None:
         """End what runs in the nurseries of connections."""
         self._nursery = None
         for scope in self._served.values():
             scope.cancel()
-        for subscriptions in self._subscriptions.values():
-            for subscription in subscriptions:
-                subscription.close()
+        self._subscriptions.close()
+
+    def _check_runs(self) -> None:
+        if self._leaves:
+            raise LocalProtocolError("this pubsub has ended: the block of open_pubsub was left")
 
 
 @asynccontextmanager
@@ -522,11 +539,14 @@ async def open_pubsub(
     allowed. `explicit` peers get every message and are never grafted; addresses end in /p2p/ID. `application` is P5, a
     part of the score. Raises `ValueError` for settings that do not go together.
     """
+    for name, function in (("message_id", message_id), ("allows", allows), ("application", application)):
+        if function is not None and not callable(function):
+            raise TypeError(f"{name} must be a function, not {function!r}")
     chosen = GossipParams() if params is None else params
     signing = StrictSign(switch.identity) if policy is None else policy
     if isinstance(signing, StrictNoSign) and message_id is default_message_id:
         raise ValueError("message_id: author and sequence number make no id where nobody signs: name another function")
-    friends = [_explicit(switch, each) for each in explicit]
+    friends = [explicit_peer(switch, each) for each in explicit]
 
     def said(peer: PeerId) -> float:
         value = [0.0]
@@ -553,12 +573,16 @@ async def open_pubsub(
     service = Service("pubsub", peer_connected=pubsub.run_peer, peer_updated=pubsub.peer_updated)
     with unwrapped():
         async with trio.open_nursery() as nursery:
-            switch.mount(list(PROTOCOLS), pubsub.handle, budget=Budget(per_peer=2), after_identify=True)
+            try:
+                switch.mount(list(PROTOCOLS), pubsub.handle, budget=Budget(per_peer=2), after_identify=True)
+            except ValueError as error:
+                raise ValueError(f"this switch has a pubsub already: {error}") from None
             switch.attach(service)
             pubsub.start(nursery, friends)
             try:
                 yield pubsub
             finally:
+                await pubsub.leave()
                 switch.detach(service)
                 switch.unmount(list(PROTOCOLS))
                 pubsub.close()
@@ -569,14 +593,3 @@ def _advertised(connection: Connection) -> str | None:
     """The newest protocol of pubsub that the peer says it speaks."""
     said = (connection.info.protocols if connection.info is not None else None) or ()
     return next((name for name in PROTOCOLS if name in said), None)
-
-
-def _explicit(switch: Switch, named: str | Multiaddr | PeerId) -> PeerId:
-    """The id of an explicit peer; its address goes to the store."""
-    if isinstance(named, PeerId):
-        return named
-    address, peer = split_peer(parse_multiaddr(named))
-    if peer is None:
-        raise ValueError(f"explicit: {printable(str(named))} does not end in /p2p/ID")
-    switch.peers.add_addresses(peer, [address], inf, Source.MANUAL, trio.current_time())
-    return peer

@@ -7,7 +7,7 @@ payloads are bytes. libp2p specs, pubsub/README.md and pubsub/gossipsub.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pyp2p.peer.id import PeerId
 
@@ -95,7 +95,26 @@ class Rpc:
     graft: list[str] = field(default_factory=list)
     prune: list[Prune] = field(default_factory=list)
     idontwant: list[bytes] = field(default_factory=list)
+    cut: bool = False  # ids of IHAVE over the bound were left out
     extensions: int = 0  # how often the extensions control message stands in it
+
+    def parts(self, count: int, size: int) -> list[Rpc]:
+        """The same in RPCs of so many messages and bytes of them, to be taken one after the other.
+
+        One message may be of any size.
+        """
+        pieces = [Rpc(self.subscriptions, extensions=self.extensions)]
+        room = size
+        for raw in self.publish:
+            if pieces[-1].publish and (len(pieces[-1].publish) >= count or len(raw) > room):
+                pieces.append(Rpc())
+                room = size
+            pieces[-1].publish.append(raw)
+            room -= len(raw)
+        if len(pieces) == 1:
+            return [self]
+        pieces[-1] = replace(self, subscriptions=[], extensions=0, publish=pieces[-1].publish)
+        return pieces
 
 
 # ---- effects: what the router wants done

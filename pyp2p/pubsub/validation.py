@@ -28,6 +28,8 @@ class TopicValidator:
     """One validator of a topic with its bounds. Raises `ValueError` for bounds that make no sense."""
 
     def __init__(self, function: Validator, concurrency: int, queue: int, timeout: float) -> None:
+        if not callable(function):
+            raise TypeError(f"a validator must be a function of a message, not {function!r}")
         for name, value, least in (("concurrency", concurrency, 1), ("queue", queue, 0)):
             if value < least:
                 raise ValueError(f"{name} of a validator must be at least {least}, not {value}")
@@ -37,6 +39,7 @@ class TopicValidator:
         self.is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
             getattr(function, "__call__", None)  # noqa: B004  an object with an async __call__
         )
+        self.concurrency = concurrency
         self.running = trio.CapacityLimiter(concurrency)
         self.most = concurrency + queue
         self.asked = 0  # messages that run or wait
@@ -48,7 +51,8 @@ class Validators:
 
     def __init__(self, counters: Counter[tuple[str, str]], max_bytes: int) -> None:
         self._by_topic: dict[str, TopicValidator] = {}
-        self._asked: dict[int, TopicValidator] = {}  # by the message's identity: who answers, even if removed meanwhile
+        # By the message's identity: who answers, even if removed meanwhile, what it gave to be awaited, and the size.
+        self._asked: dict[int, tuple[TopicValidator, Awaitable[object] | None, int]] = {}
         self.bytes = 0  # of the messages that are being asked about
         self._max_bytes = max_bytes  # one that hangs keeps its messages
         self._counters = counters
@@ -64,31 +68,43 @@ class Validators:
         """Ask no longer; what is being asked is finished. Raises `KeyError` when there is none."""
         del self._by_topic[topic]
 
+    @property
+    def crowded(self) -> bool:
+        """True while messages wait because as many as may are being asked about."""
+        return any(each.asked > each.concurrency for each in self._by_topic.values())
+
     def judge(self, message: Message) -> Verdict | None:
         """The verdict at once; None when the validator is asynchronous and `run` has to be awaited."""
         validator = self._by_topic.get(message.topic)
         if validator is None:
             return Verdict.ACCEPT
-        if validator.is_async:
-            size = message.size
-            if validator.asked >= validator.most or self.bytes + size > self._max_bytes:
-                self._counters["validation queue full", message.topic] += 1
-                return Verdict.IGNORE
-            validator.asked += 1
-            self.bytes += size
-            self._asked[id(message)] = validator
-            return None
-        said: list[object] = []
-        error = call_guarded(lambda: said.append(validator.function(message)))
-        return self._verdict(message.topic, said, error)
+        begun: Awaitable[object] | None = None
+        if not validator.is_async:
+            said: list[object] = []
+            error = call_guarded(lambda: said.append(validator.function(message)))
+            if error is not None or not inspect.isawaitable(said[0]):
+                return self._verdict(message.topic, said, error)
+            validator.is_async = True  # as a lambda around a coroutine function is
+            begun = said[0]
+        size = message.size
+        full = self.bytes and self.bytes + size > self._max_bytes  # a single one may be of any size
+        if validator.asked >= validator.most or full:
+            self._counters["validation queue full", message.topic] += 1
+            if inspect.iscoroutine(begun):
+                begun.close()
+            return Verdict.IGNORE
+        validator.asked += 1
+        self.bytes += size
+        self._asked[id(message)] = validator, begun, size
+        return None
 
     async def run(self, message: Message) -> Verdict:
         """Ask the asynchronous validator that `judge` chose, when its turn comes. Cancelling gives it up."""
-        validator = self._asked.pop(id(message))
+        validator, begun, size = self._asked.pop(id(message))
         said: list[object] = []
 
         async def ask() -> None:
-            answer = validator.function(message)
+            answer = validator.function(message) if begun is None else begun
             said.append(await answer if inspect.isawaitable(answer) else answer)
 
         try:
@@ -97,7 +113,9 @@ class Validators:
                     error = await run_guarded(ask)
         finally:
             validator.asked -= 1
-            self.bytes -= message.size
+            self.bytes -= size
+            if inspect.iscoroutine(begun):
+                begun.close()  # which may not have begun
         if scope.cancelled_caught:
             self._counters["validation timed out", message.topic] += 1
             return Verdict.IGNORE

@@ -38,7 +38,7 @@ _ROOM = MAX_CONTROL - 2 * _HEADER
 
 @dataclass(frozen=True, slots=True)
 class RpcLimits:
-    """What one RPC of a peer may hold; more of it is a violation, except for `px_peers`."""
+    """What one RPC of a peer may hold; more is a violation, except for `px_peers` and offers of several topics."""
 
     publish: int = 1000  # empty messages take 2 bytes: a MiB of them is half a million objects
     control_bytes: int = 256 * 1024  # of subscriptions and control: empty entries become 60 times as large when parsed
@@ -192,8 +192,9 @@ def _read_control(control: ControlMessage, rpc: Rpc, limits: RpcLimits) -> None:
         if count > limits.topics:
             raise _over(f"entries of {name}", limits.topics, "topics")
     left = limits.ids
-    for offer in control.ihave:
-        ids = _ids(offer.message_ids, left, "IHAVE", limits)
+    for offer in control.ihave:  # go offers as many of each topic, and all topics at once
+        ids = _ids(offer.message_ids, limits.ids, "IHAVE", limits)[:left]
+        rpc.cut |= len(ids) < len(offer.message_ids)
         left -= len(ids)
         rpc.ihave.append((_topic(offer.topic_id, limits), ids))
     for wish in control.iwant:
@@ -333,13 +334,10 @@ def pack(fragments: Iterable[bytes], limit: int = MAX_CONTROL) -> list[bytes]:
     return rpcs
 
 
-def frame(rpc: bytes) -> bytes:
-    """An RPC as it stands on the stream: after its length."""
-    return prefixed(rpc)
-
-
 def encode_topic(topic: str) -> bytes:
     """The bytes of a topic. Raises `LocalProtocolError` for one that peers would refuse."""
+    if not isinstance(topic, str):
+        raise TypeError(f"topic must be text, not {type(topic).__name__}")
     try:
         raw = topic.encode("utf-8")
     except UnicodeEncodeError:

@@ -112,7 +112,6 @@ class Gossip:
         assert not any(peer in peers for peers in (*router.mesh.topics.values(), *router.mesh.fanout.values()))
         assert not any(peer in peers for peers in router.table._topics.values())
         assert peer not in router._unwanted._peers
-        assert peer not in router._extended
         await until(lambda: not any(self.victim.gauges()[name, ""] for name in GONE))
 
 

@@ -12,7 +12,7 @@ from pyp2p.pubsub.signing import StrictNoSign
 from pyp2p.pubsub.wire import decode_message, decode_rpc
 from pyp2p.switch.events import Disconnected
 from pyp2p.testing import Sim, simulated
-from tests.pubsub.support import TOPIC, Node, RawPeer, introduce, listeners, raw_peer, speaker, speakers
+from tests.pubsub.support import MESHSUB, TOPIC, Node, RawPeer, introduce, listeners, raw_peer, speaker, speakers
 from tests.switch.support import until
 
 MIB = 1024 * 1024
@@ -211,17 +211,19 @@ async def test_what_is_too_large_is_refused_before_anything_is_queued(sim: Sim) 
 
 
 @simulated(seeds=(1,))
-async def test_cancelling_publish_leaves_the_message_on_its_way_and_nothing_behind(sim: Sim) -> None:
+async def test_cancelling_publish_leaves_what_is_queued_on_its_way_and_nothing_behind(sim: Sim) -> None:
     async with speaker(sim, "a", params=NARROW) as a, raw_peer(sim, deaf=True) as slow:
         await introduce(slow, a, TOPIC)
         with trio.move_on_after(1) as scope:
             await publish_at_once(a, FILL, [])
         assert scope.cancelled_caught
-        assert not a.pubsub._publications
+        assert not a.pubsub._publications._all
+        assert a.pubsub.gauges()["queued bytes", ""] < 3 * BIG
         size = 0
-        with trio.fail_after(1):
-            while size < FILL * BIG:
+        with trio.move_on_after(1):
+            while True:
                 size += len(await slow.inbound[0].receive_some())
+        assert 3 * BIG <= size < FILL * BIG  # what waited for room in the queue was withdrawn
         await trio.sleep(10)
         assert a.pubsub.counters["own expired", TOPIC] == a.pubsub.counters["disconnected", ""] == 0
         assert a.pubsub.gauges()["queued bytes", ""] == 0
@@ -274,4 +276,53 @@ async def test_a_peer_whose_stream_was_given_up_takes_nothing_and_holds_up_nobod
         raw.switch.unmount("/meshsub/1.1.0")
         raw.switch.mount("/meshsub/1.1.0", raw.listen)
         await introduce(raw, a, TOPIC)
+        assert (await a.pubsub.publish(TOPIC, b"x")).taken == [raw.peer]
+
+
+@simulated(seeds=(1,))
+async def test_a_stream_that_breaks_ends_the_wait_and_nobody_is_put_out(sim: Sim) -> None:
+    """What was in it has expired at once; so does what cannot be sent in time, until a new one is opened."""
+
+    async def refuse(stream) -> None:
+        await stream.receive_some()
+        stream.reset()
+
+    async with speaker(sim, "a") as a, raw_peer(sim, protocols=()) as raw:
+        raw.switch.mount(MESHSUB, refuse)
+        await introduce(raw, a, TOPIC)
+        for pause in (1, 5):  # until a stream that broke is opened again
+            with trio.fail_after(1):
+                assert (await a.pubsub.publish(TOPIC, bytes(BIG * 5))).expired == [raw.peer]
+            if pause == 1:
+                await trio.sleep(1.5)
+        with trio.fail_after(0.1):
+            assert (await a.pubsub.publish(TOPIC, b"in the pause")).expired == [raw.peer]
+        raw.switch.unmount(MESHSUB)
+        raw.switch.mount(MESHSUB, raw.listen)
+        await until(lambda: raw.opened == 1)
+        assert (await a.pubsub.publish(TOPIC, b"afterwards")).taken == [raw.peer]
+        assert a.pubsub.counters["disconnected", ""] == 0
+        assert a.pubsub.gauges()["queued bytes", ""] == 0
+
+
+@simulated(seeds=(1,))
+async def test_who_never_reads_is_put_out_although_every_publish_is_cancelled(sim: Sim) -> None:
+    async with speaker(sim, "a", params=NARROW) as a, raw_peer(sim, deaf=True) as deaf:
+        await introduce(deaf, a, TOPIC)
+        for _ in range(8):
+            with trio.move_on_after(1):
+                await a.pubsub.publish(TOPIC, bytes(BIG))
+        await until(lambda: not a.switch.connections(deaf.peer))
+        assert a.pubsub.counters["disconnected", ""] == 1
+
+
+@simulated(seeds=(1,))
+async def test_who_had_nothing_to_take_for_long_is_not_put_out_for_one_publish_that_is_cancelled(sim: Sim) -> None:
+    async with speaker(sim, "a") as a, raw_peer(sim) as raw:
+        await introduce(raw, a, TOPIC)
+        await trio.sleep(60)
+        with trio.move_on_after(0.001):
+            await a.pubsub.publish(TOPIC, bytes(BIG * 10))
+        await trio.sleep(10)
+        assert a.switch.connections(raw.peer)
         assert (await a.pubsub.publish(TOPIC, b"x")).taken == [raw.peer]

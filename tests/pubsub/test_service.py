@@ -1,5 +1,6 @@
 """Pubsub on a switch: subscriptions, filters, explicit and offered peers, and a heartbeat that nothing ends."""
 
+from array import array
 from collections.abc import Iterable
 from contextlib import asynccontextmanager
 
@@ -9,11 +10,13 @@ import trio
 from pyp2p.errors import LocalProtocolError
 from pyp2p.io.varint import prefixed
 from pyp2p.peer.record import PeerRecord, seal
+from pyp2p.pubsub import service
 from pyp2p.pubsub.filters import matching_topics, only_topics
 from pyp2p.pubsub.ids import default_message_id
 from pyp2p.pubsub.params import GossipParams, ScoreParams, Thresholds, TopicScoreParams
 from pyp2p.pubsub.service import open_pubsub
-from pyp2p.pubsub.signing import StrictNoSign
+from pyp2p.pubsub.signing import StrictNoSign, StrictSign
+from pyp2p.pubsub.transform import Plain
 from pyp2p.pubsub.types import Prune
 from pyp2p.pubsub.wire import prune_fragment, publish_fragment
 from pyp2p.switch.service import Service
@@ -93,6 +96,30 @@ async def test_the_end_of_pubsub_ends_a_waiting_reader(sim: Sim) -> None:
         with trio.fail_after(1):
             await ended.wait()
         await subscribed.__aexit__(None, None, None)
+
+
+@simulated(seeds=(1,))
+async def test_a_pubsub_that_has_ended_says_so(sim: Sim) -> None:
+    async with node(sim, "a") as a, trio.open_nursery() as nursery:
+        told = trio.Event()
+
+        async def wait() -> None:
+            with pytest.raises(LocalProtocolError, match="this pubsub has ended"):
+                await pubsub.wait_for_peers(TOPIC)
+            told.set()
+
+        async with open_pubsub(a) as pubsub:
+            nursery.start_soon(wait)
+            await trio.sleep(1)
+        with trio.fail_after(1):
+            await told.wait()
+        with pytest.raises(LocalProtocolError, match="this pubsub has ended"):
+            await pubsub.publish(TOPIC, b"x")
+        with pytest.raises(LocalProtocolError, match="this pubsub has ended"):
+            async with pubsub.subscribe(TOPIC):
+                pass
+        with pytest.raises(LocalProtocolError, match="this pubsub has ended"):
+            pubsub.add_validator(TOPIC, print)
 
 
 @pytest.mark.parametrize(
@@ -184,6 +211,64 @@ async def test_a_pattern_allows_what_it_matches_whole(sim: Sim) -> None:
 def test_a_pattern_that_is_none_is_told() -> None:
     with pytest.raises(ValueError, match="no regular expression: missing \\)"):
         matching_topics("/eth2/(")
+
+
+@pytest.mark.parametrize("crash", ["message_id", "transform"])
+@simulated(seeds=(1,))
+async def test_a_function_that_crashes_costs_the_message_and_nobody_is_to_blame(sim: Sim, crash: str) -> None:
+    class Transform(Plain):
+        def inbound(self, topic: str, data: bytes) -> bytes | None:
+            return fails(data) if crash == "transform" else data
+
+    def message_id(message, valid: bool = True) -> bytes:
+        return fails(message.data) if crash == "message_id" else message.data
+
+    def fails(data: bytes) -> bytes:
+        if data == b"bad":
+            raise KeyError(data)
+        return data
+
+    options = {"policy": StrictNoSign(), "message_id": message_id, "transform": Transform(), "score": ScoreParams()}
+    async with speaker(sim, "a", **options) as a, raw_peer(sim) as raw, a.pubsub.subscribe(TOPIC) as messages:
+        await introduce(raw, a, TOPIC)
+        for data in (b"bad", b"good"):
+            await raw.say(publish_fragment(StrictNoSign().build(TOPIC, data, 0).raw))
+        assert await take(messages, 1) == [b"good"]
+        assert a.pubsub.counters["rpc failed", ""] == 1
+        assert a.pubsub.score(raw.peer).total == 0
+
+
+@simulated(seeds=(1,))
+async def test_what_cannot_be_meant_is_named(sim: Sim) -> None:
+    async with speaker(sim, "a") as a:
+        for bounds in ({"max_count": 0}, {"max_count": "5"}, {"max_bytes": None}):
+            (name,) = bounds
+            with pytest.raises(ValueError, match=name):
+                async with a.pubsub.subscribe(TOPIC, **bounds):
+                    pass
+        assert a.pubsub.topics == []
+        with pytest.raises(TypeError, match="topic must be text, not bytes"):
+            await a.pubsub.publish(b"t", b"x")
+        with pytest.raises(TypeError, match="bytes-like"):
+            await a.pubsub.publish(TOPIC, "x")
+        with pytest.raises(TypeError, match="a validator must be a function"):
+            a.pubsub.add_validator(TOPIC, "x")
+        with pytest.raises(ValueError, match="nothing is scored"):
+            a.pubsub.set_topic_score(TOPIC, TopicScoreParams())
+    async with node(sim, "b") as b:
+        for name in ("message_id", "allows", "application"):
+            with pytest.raises(TypeError, match=name):
+                async with open_pubsub(b, **{name: 5}):
+                    pass
+
+
+@simulated(seeds=(1,))
+async def test_bytes_of_any_shape_can_be_published(sim: Sim) -> None:
+    async with speakers(sim, 2) as (a, b), a.pubsub.subscribe(TOPIC) as messages:
+        await listeners(b, TOPIC, 1)
+        for data in (b"ab", bytearray(b"ab"), memoryview(array("H", [0x6261]))):
+            await b.pubsub.publish(TOPIC, data)
+        assert await take(messages, 3) == [b"ab"] * 3
 
 
 @simulated(seeds=(1,))
@@ -348,6 +433,63 @@ async def test_whatever_fails_in_a_heartbeat_the_next_one_comes(sim: Sim) -> Non
             await until(lambda: a.pubsub.mesh(TOPIC) == [b.peer])
 
 
+@simulated(seeds=(1,))
+async def test_a_late_heartbeat_is_followed_by_the_next_one_an_interval_later(sim: Sim) -> None:
+    async with speaker(sim, "a") as a:
+        beats: list[float] = []
+        a.pubsub._router.heartbeat = beats.append
+        await until(lambda: len(beats) == 2)
+        trio.lowlevel.current_clock().jump(3.5)
+        await until(lambda: len(beats) == 5)
+        late = beats[2]
+        assert late == pytest.approx(beats[1] + 3.5, abs=0.01)
+        assert beats[3:] == pytest.approx([late + 1, late + 2])
+
+
+@simulated(seeds=(1,))
+async def test_who_never_takes_what_we_forward_loses_its_place_in_the_mesh(sim: Sim) -> None:
+    params = GossipParams(queue_bytes=100_000, flood_publish=False)
+    async with (
+        speakers(sim, 2, params=params) as (a, b),
+        a.pubsub.subscribe(TOPIC),
+        raw_peer(sim, deaf=True) as deaf,
+    ):
+        await introduce(deaf, a, TOPIC)
+        await until(lambda: deaf.peer in a.pubsub.mesh(TOPIC))
+        await listeners(b, TOPIC, 1)
+        for _ in range(4):
+            await b.pubsub.publish(TOPIC, bytes(100_000))
+        await trio.sleep(2)
+        assert deaf.peer in a.pubsub.mesh(TOPIC)  # a burst may not fit
+        for _ in range(10):
+            await b.pubsub.publish(TOPIC, bytes(100_000))
+            await trio.sleep(1)
+        assert deaf.peer not in a.pubsub.mesh(TOPIC)
+        assert a.pubsub.counters["slow peer pruned", TOPIC] == 1
+        assert a.switch.connections(deaf.peer)
+
+
+@simulated(seeds=(1,))
+async def test_others_have_their_turn_within_an_rpc_of_many_messages(sim: Sim, monkeypatch) -> None:
+    monkeypatch.setattr(service, "_SLICE", 0.0)  # the virtual clock stands still
+    async with speaker(sim, "a") as a, raw_peer(sim) as raw, a.pubsub.subscribe(TOPIC, max_count=1000) as messages:
+        await introduce(raw, a, TOPIC)
+        began = [0]
+        handle = a.pubsub._router.handle_rpc
+
+        def counted(peer, rpc, now) -> None:
+            began.append(len(rpc.publish))
+            handle(peer, rpc, now)
+
+        a.pubsub._router.handle_rpc = counted
+        texts = [b"%d" % number for number in range(1000)]
+        policy = StrictSign(raw.switch.identity)
+        await raw.say(b"".join(publish_fragment(policy.build(TOPIC, text, int(text)).raw) for text in texts))
+        assert (await messages.__anext__()).payload == b"0"
+        assert sum(began) <= 200  # the reader was not made to wait for all
+        assert await take(messages, 999) == texts[1:]
+
+
 # ---- settings
 
 
@@ -363,7 +505,7 @@ async def test_settings_that_do_not_go_together_are_value_errors(sim: Sim) -> No
                 async with open_pubsub(a, **options):
                     pass
         async with open_pubsub(a):
-            with pytest.raises(ValueError, match="already mounted"):
+            with pytest.raises(ValueError, match="this switch has a pubsub already"):
                 async with open_pubsub(a):
                     pass
         assert not [service for service in a._establisher.services if service.name == "pubsub"]

@@ -258,6 +258,34 @@ async def test_a_peer_that_speaks_and_does_not_listen_is_none(sim: Sim) -> None:
 
 
 @simulated(seeds=(1,))
+async def test_who_leaves_waits_until_peers_have_read_and_no_longer_than_a_second(sim: Sim) -> None:
+    async with raw_peer(sim) as reading, raw_peer(sim, "deaf", deaf=True) as deaf:
+        for raw, least, most in ((reading, 0, 0.1), (deaf, 1, 1.1)):
+            async with node(sim, "a") as a:
+                async with open_pubsub(a) as pubsub:
+                    await introduce(raw, Node(a, pubsub), TOPIC)
+                    await pubsub.publish(TOPIC, bytes(100_000))
+                    began = trio.current_time()
+                assert least <= trio.current_time() - began <= most
+
+
+@simulated(seeds=(1,))
+async def test_what_waits_for_a_peer_that_goes_is_counted(sim: Sim) -> None:
+    async with speakers(sim, 2) as (a, b), a.pubsub.subscribe(TOPIC) as messages, raw_peer(sim, deaf=True) as deaf:
+        await introduce(deaf, a, TOPIC)
+        await until(lambda: deaf.peer in a.pubsub.mesh(TOPIC))
+        await listeners(b, TOPIC, 1)
+        for _ in range(10):
+            await b.pubsub.publish(TOPIC, bytes(100_000))
+            await messages.__anext__()
+        await a.switch.disconnect(deaf.peer)
+        await until(lambda: deaf.peer not in a.pubsub.peers())
+        lost = a.pubsub.counters["lost with its stream", ""]
+        assert lost
+        assert a.pubsub.counters["forwarded dropped: peer gone", TOPIC] == 10 - 2 - lost  # two are in its window
+
+
+@simulated(seeds=(1,))
 async def test_what_was_said_before_the_end_is_heard(sim: Sim) -> None:
     async with listener(sim, "b") as b:
         async with speaker(sim, "a") as a:
@@ -355,6 +383,7 @@ async def whole_life(sim: Sim, step: int) -> bool:
         assert a._table.names() == before
         assert not [s for s in a._establisher.services if s.name == "pubsub"]
         await until(lambda: not any(c.streams for c in a.connections()))
+        await trio.sleep(1)  # sequence numbers begin with the time
         async with open_pubsub(a) as pubsub, b.pubsub.subscribe("again") as messages:
             await pubsub.wait_for_peers("again")
             await pubsub.publish("again", b"x")

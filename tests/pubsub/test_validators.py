@@ -8,9 +8,11 @@ import pytest
 import trio
 
 from pyp2p.pubsub.params import GossipParams, ScoreParams, TopicScoreParams
+from pyp2p.pubsub.signing import StrictSign
 from pyp2p.pubsub.types import Verdict
+from pyp2p.pubsub.wire import publish_fragment
 from pyp2p.testing import Sim, simulated
-from tests.pubsub.support import TOPIC, listeners, speakers
+from tests.pubsub.support import TOPIC, introduce, listeners, raw_peer, speaker, speakers
 from tests.switch.support import until
 
 SCORE = ScoreParams(topics={TOPIC: TopicScoreParams()})
@@ -83,6 +85,64 @@ async def test_what_is_asynchronous_in_another_way(sim: Sim, which: str) -> None
         )
         await left.pubsub.publish(TOPIC, b"x")
         assert await payloads(messages) == [b"x"]
+
+
+@simulated(seeds=(1,))
+async def test_a_function_that_gives_something_to_await_is_asynchronous(sim: Sim) -> None:
+    async with line(sim) as (middle, left, messages, _):
+        judge = says(Verdict.ACCEPT, True)
+        middle.pubsub.add_validator(
+            TOPIC, lambda message: judge(message) if message.payload else None, concurrency=1, queue=0
+        )
+        await left.pubsub.publish(TOPIC, b"x")
+        assert await payloads(messages) == [b"x"]
+        await left.pubsub.publish(TOPIC, b"y")
+        assert await payloads(messages) == [b"y"]
+        assert middle.pubsub.gauges()["validating bytes", ""] == 0
+
+
+@simulated(seeds=(1,))
+async def test_a_single_message_may_be_larger_than_the_bound(sim: Sim) -> None:
+    async with line(sim, GossipParams(pending_validation_bytes=1000)) as (middle, left, messages, _):
+        middle.pubsub.add_validator(TOPIC, says(Verdict.ACCEPT, True))
+        await left.pubsub.publish(TOPIC, bytes(24_000))
+        assert await payloads(messages) == [bytes(24_000)]
+
+
+@simulated(seeds=(1,))
+async def test_what_a_validator_does_to_a_message_does_not_upset_the_accounts(sim: Sim) -> None:
+    async def inflate(message) -> Verdict:
+        message.payload = bytes(100_000)
+        return Verdict.ACCEPT
+
+    async with line(sim, GossipParams(mcache_bytes=50_000)) as (middle, left, messages, _):
+        middle.pubsub.add_validator(TOPIC, inflate)
+        for number in range(20):
+            await left.pubsub.publish(TOPIC, bytes([number]))
+            assert await payloads(messages) == [bytes(100_000)]
+        await trio.sleep(10)
+        gauges = middle.pubsub.gauges()
+        assert gauges["message cache bytes", ""] == gauges["validating bytes", ""] == 0
+        assert messages._bytes == 0
+
+
+@simulated(seeds=(1,))
+async def test_quick_ones_keep_up_with_an_rpc_of_many_messages(sim: Sim) -> None:
+    """More come at once than may be asked about at a time or wait."""
+
+    async def quick(message) -> Verdict:
+        await trio.lowlevel.checkpoint()
+        return Verdict.ACCEPT
+
+    async with speaker(sim, "a") as a, raw_peer(sim) as raw, a.pubsub.subscribe(TOPIC) as messages:
+        a.pubsub.add_validator(TOPIC, quick, concurrency=64, queue=200)
+        await introduce(raw, a, TOPIC)
+        policy = StrictSign(raw.switch.identity)
+        await raw.say(b"".join(publish_fragment(policy.build(TOPIC, b"x", number).raw) for number in range(1000)))
+        with trio.fail_after(1):
+            for _ in range(1000):
+                await messages.__anext__()
+        assert a.pubsub.counters["validation queue full", TOPIC] == 0
 
 
 def crash(message) -> Verdict:

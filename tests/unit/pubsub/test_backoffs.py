@@ -141,3 +141,18 @@ def test_it_is_a_table_of_the_latest_ends(events):
             model = {each: until for each, until in model.items() if until > now}
         assert {each: table.until("t", pid(each)) for each in "abcd" if table.active("t", pid(each))} == model
         assert len(table) == len(table._due) == len(model)
+
+
+@pytest.mark.hostile
+def test_hostile_066_long_ones_leave_half_of_the_places_to_those_of_the_default_length():
+    """Else who comes with fresh ids and asks for an hour each makes us forget every backoff that we set ourselves."""
+    backoffs = Backoffs(60.0, 3600.0, max_count=100)
+    for name in names("hostile", 200):
+        backoffs.add("t", pid(name), 3600, 1000.0)
+    assert sum(until == 4600 for until in backoffs._until.values()) == 50
+    backoffs.expire(1060.0)
+    assert len(backoffs) == 50
+    backoffs.add("t", pid("victim"), None, 1060.0)
+    for name in names("more", 49):
+        backoffs.add("t", pid(name), 3600, 1061.0)
+    assert backoffs.active("t", pid("victim"))

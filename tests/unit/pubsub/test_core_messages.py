@@ -268,6 +268,19 @@ def test_a_message_that_claims_to_be_ours_is_judged_by_its_signature():
     assert r.take() == [] and r.count("our own came back") == 1 and r.invalid("a") == 1
 
 
+def test_an_old_one_of_ours_keeps_a_promise_and_is_verified_once():
+    r = strict()
+    r.router._my_id = ALICE.peer.raw
+    old = StrictSign(ALICE).build(TOPIC, b"old one of ours", 1)
+    old.id = default_message_id(old)
+    r.says("a", ihave=[old.id])
+    for _ in range(3):
+        r.rpc("a", Rpc(publish=[old.raw]))
+    assert r.count("our own came back") == 1 and r.count("duplicate") == 2
+    r.beat(5)
+    assert r.faults("a") == 0
+
+
 # --- sizes and transforms
 
 

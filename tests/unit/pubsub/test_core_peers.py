@@ -25,7 +25,8 @@ def test_the_table_knows_who_listens_to_what_in_the_order_of_arrival():
     assert list(table.listening("t")) == [C, A, B] and list(table.listening("u")) == [A]
     assert list(table.listening("nothing")) == []
     assert list(table.all()) == [C, A, B] and len(table) == 3 and A in table
-    assert table.unsubscribe(states[1], "t") and not table.unsubscribe(states[1], "t")
+    table.unsubscribe(states[1], "t")
+    table.unsubscribe(states[1], "t")
     assert list(table.listening("t")) == [C, B]
     assert table.down(C) is states[0] and table.down(C) is None and table.get(C) is None
     assert list(table.listening("t")) == [B] and C not in table
@@ -67,7 +68,8 @@ def test_hostile_061_topics_are_capped_and_what_was_kept_is_freed():
     state = table.up(A, Kind.GOSSIP_1_1, False, False)
     assert [table.subscribe(state, name) for name in names("t", 5)] == [True] * 3 + [False] * 2
     assert table.subscribe(state, "t0")  # again is no more
-    assert table.unsubscribe(state, "t1") and table.subscribe(state, "t4")
+    table.unsubscribe(state, "t1")
+    assert table.subscribe(state, "t4")
     table.subscribe(table.up(B, Kind.GOSSIP_1_1, False, False), "t3")
     assert list(table.listening("t3")) == [B]
     table.down(A)
@@ -160,19 +162,36 @@ def test_who_unsubscribes_leaves_mesh_and_fanout_without_a_prune():
     r.rpc("a", Rpc(subscriptions=[(False, TOPIC)]))
     r.rpc("c", Rpc(subscriptions=[(False, "other")]))
     assert r.mesh() == ["b"] and r.fanout("other") == [] and r.take() == []
-    assert r.backoff("a") is None
+    assert r.backoff("a") == r.params.unsubscribe_backoff
     r.says("b", b"data")
     assert r.sent("a") == []
 
 
+def test_who_was_in_the_mesh_without_having_subscribed_leaves_it_as_well():
+    r = joined()
+    r.up("a", topics=())
+    r.says("a", graft=[TOPIC])
+    assert r.mesh() == ["a"]
+    r.rpc("a", Rpc(subscriptions=[(False, TOPIC)]))
+    assert r.mesh() == []
+
+
+def test_a_floodsub_peer_has_no_place_in_a_mesh_whatever_it_says():
+    r = joined()
+    r.up("a", kind=Kind.FLOODSUB)
+    r.forget()
+    r.says("a", graft=[TOPIC])
+    assert r.mesh() == [] and r.sent("a") == [] and r.count("graft without gossipsub") == 1
+
+
 def test_all_of_a_peer_goes_with_it():
     r = joined(peers=("a", "b"))
-    r.says("a", idontwant=[b"1"], ihave=[b"2"], extensions=1)
+    r.says("a", idontwant=[b"1"], ihave=[b"2"])
     assert r.router.sizes()["open promises"] == 1
     r.down("a")
     r.down("a")
     assert r.mesh() == ["b"] and r.router.sizes()["open promises"] == 0
-    assert not r.router._unwanted._peers and not r.router._extended
+    assert not r.router._unwanted._peers
     assert pid("a") not in r.router.table and len(r.router.score) == 1
     r.forget()
     r.beat(5)

@@ -187,9 +187,10 @@ def test_hostile_075_our_own_is_refused_when_there_is_no_room_and_never_dropped(
     cost = len(published(b"own", 500)) + ENTRY
     box = outbox(max_bytes=3 * cost) if by == "bytes" else outbox(max_count=3)
     assert [box.own(published(b"own%d" % n, 500), b"o%d" % n) for n in range(5)] == [True] * 3 + [False] * 2
-    box.offer(Lane.FORWARDED, published(b"forwarded"), "t", b"f")
-    assert box._counters == {("forwarded dropped: queue full", "t"): 1}
-    assert everything(box) == ["own0", "own1", "own2"]
+    for n in range(2):
+        box.offer(Lane.FORWARDED, published(b"forwarded%d" % n), "t", b"%d" % n)
+    assert box._counters == {("forwarded dropped: queue full", "t"): 1}  # a single one may always wait
+    assert everything(box) == ["own0", "own1", "own2", "forwarded0"]
     assert box.own(published(b"own3", 500), b"o3")
 
 
@@ -201,13 +202,12 @@ def test_the_bound_is_exact():
     assert box.size == 2000
 
 
-def test_a_single_one_of_our_own_may_be_of_any_size_whatever_gives_way():
+def test_a_single_one_of_our_own_may_be_of_any_size():
     box = outbox(max_bytes=1000)
     box.offer(Lane.FORWARDED, published(b"forwarded"), "t", b"f")
     assert box.own(published(b"large", 5000), b"o")
     assert not box.own(published(b"small"), b"p")
-    assert box._counters == {("forwarded dropped: queue full", "t"): 1}
-    assert everything(box) == ["large"]
+    assert everything(box) == ["large", "forwarded"]
 
 
 def test_our_own_that_waits_already_waits_once():
@@ -427,7 +427,7 @@ def test_all_is_sent_refused_or_counted_and_the_accounts_come_back_to_nothing(st
         rest = sum(len(f) + ENTRY for queue in (box._forwarded, box._gossip) for f, _ in queue.values())
         assert box.size == urgent + rest
         assert len(box) == sum(waiting) + len(box._forwarded) + len(box._gossip)
-        if rest and len(box) > 1:
+        if len(box._forwarded) + len(box._gossip) > 1:
             assert box.size <= max_bytes and len(box) <= max_count
     while take():
         pass
@@ -438,3 +438,42 @@ def test_all_is_sent_refused_or_counted_and_the_accounts_come_back_to_nothing(st
         dropped[reason.split(" ")[0]] += count
     assert set(dropped) == {"forwarded", "gossip"}  # nothing else is ever dropped
     assert put == sent + dropped
+
+
+def test_what_waits_when_the_peer_goes_is_counted_but_for_our_own():
+    box = outbox()
+    box.control(control("t"))
+    box.own(published(b"own"), b"o")
+    box.offer(Lane.FORWARDED, published(b"forwarded"), "t", b"f")
+    box.offer(Lane.GOSSIP, published(b"gossip"), "u", b"g")
+    box.abandon()
+    assert box._counters == {("forwarded dropped: peer gone", "t"): 1, ("gossip dropped: peer gone", "u"): 1}
+
+
+def test_how_many_parts_a_batch_has_is_told():
+    box = outbox()
+    box.control(control("t"))
+    box.own(published(b"own"), b"o")
+    box.offer(Lane.GOSSIP, published(b"gossip"), "u", b"g")
+    assert box.take().parts == 3
+
+
+@pytest.mark.parametrize(("lane", "overflowed"), [(Lane.FORWARDED, True), (Lane.GOSSIP, False)])
+def test_it_overflowed_when_forwarded_messages_found_no_room(lane, overflowed):
+    box = outbox(max_count=1)
+    box.offer(lane, published(b"first"), "t", b"1")
+    assert not box.overflowed
+    box.offer(lane, published(b"second"), "t", b"2")
+    assert box.overflowed is overflowed
+
+
+@pytest.mark.parametrize("lane", [Lane.FORWARDED, Lane.GOSSIP])
+def test_a_single_large_one_waits_beside_what_is_urgent(lane):
+    """A block that no queue holds must not be lost because a PRUNE waits, or comes."""
+    box = outbox(max_bytes=2000)
+    box.control(control("t"))
+    box.offer(lane, published(b"large", 5000), "t", b"l")
+    box.control(control("u"))
+    assert box.own(published(b"own"), b"o")
+    assert everything(box) == ["graft t", "graft u", "own", "large"]
+    assert not box._counters

@@ -336,6 +336,33 @@ def test_deficit_counts_after_activation():
     assert script.topic(A)[2] == 0
 
 
+@pytest.mark.hostile
+def test_hostile_065_who_leaves_just_before_activation_is_judged_on_its_next_visit():
+    script = Script(peers=(A,))
+    for _ in range(3):
+        script.beat(int(ACTIVATION) - 1)
+        script.book.pruned(A, TOPIC, script.now)
+        assert script.topic(A)[2] == script.topic(A)[3] == 0
+        script.beat(1)
+        script.book.grafted(A, TOPIC, script.now)
+        script.beat(int(ACTIVATION) - 1)
+        assert script.topic(A)[2] > 0
+        script.book.pruned(A, TOPIC, script.now)
+        assert script.topic(A)[3] > 0  # it has paid: its next visit is the first again
+        script.beat(1000)
+        script.book.grafted(A, TOPIC, script.now)
+
+
+def test_time_in_the_mesh_before_activation_is_forgotten_like_deliveries():
+    script = Script(peers=(A,))
+    script.beat(int(ACTIVATION) - 1)
+    script.book.pruned(A, TOPIC, script.now)
+    script.beat(1000)
+    script.book.grafted(A, TOPIC, script.now)
+    script.beat(int(ACTIVATION) - 1)
+    assert script.topic(A)[2] == 0
+
+
 def test_a_second_graft_does_not_put_off_activation():
     script = Script(peers=(A,))
     script.beat(4)

@@ -198,7 +198,7 @@ def test_loopback_is_whitelisted_by_default():
 def test_misbehaviour_over_the_threshold(count, value):
     script = Script(replace(SCORE, behaviour_penalty_threshold=3.0), mesh=False)
     script.book.behaviour(A, count - 1)
-    script.book.broken_promises(A, 1)
+    script.book.behaviour(A)
     assert script.book.components(A).p7 == value
     assert script.book.score(A) == -10 * value
 
@@ -303,7 +303,8 @@ def test_the_given_parameters_are_not_changed():
 
 def test_without_parameters_everything_is_zero_and_nothing_is_kept():
     script = Script(None)
-    script.book.set_topic_params(TOPIC, PARAMS)
+    with pytest.raises(ValueError, match="nothing is scored here"):
+        script.book.set_topic_params(TOPIC, PARAMS)
     message_id = script.deliver(A)
     script.book.duplicate(message_id, TOPIC, B, script.now)
     script.book.rejected(script.begin(B), TOPIC, B, script.now)

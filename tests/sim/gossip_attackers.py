@@ -11,7 +11,7 @@ from pyp2p.pubsub.core import Router
 from pyp2p.pubsub.params import GossipParams, ScoreParams
 from pyp2p.pubsub.types import Lane, Message, Prune, Send, Verdict
 from pyp2p.pubsub.wire import graft_fragment, ihave_fragments, iwant_fragments, prune_fragment
-from tests.sim.gossip import TOPIC, Node, World
+from tests.sim.gossip import TOPIC, TOPIC_SCORE, Node, World
 
 EVERYBODY = 10_000
 
@@ -91,6 +91,19 @@ class Grafter(Silent):
         else:
             self.left = True
             self.tell(prune_fragment(Prune(TOPIC, [], int(self.world.params.prune_backoff))))
+
+
+class Evader(Silent):
+    """Leaves every mesh before P3 is active, for no longer than it has to, and grafts again."""
+
+    def beat(self, now: float) -> None:
+        super().beat(now)
+        if self.attacking:
+            visit = int(TOPIC_SCORE.mesh_message_deliveries_activation / self.world.params.heartbeat_interval)
+            if self.beats % visit == 0:
+                self.tell(prune_fragment(Prune(TOPIC, [], 1)))
+            elif self.beats % visit == 2:
+                self.tell(graft_fragment(TOPIC))
 
 
 class Outsider(Attacker):

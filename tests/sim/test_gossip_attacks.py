@@ -11,7 +11,9 @@ from functools import partial
 import pytest
 
 from pyp2p.peer.id import PeerId
+from pyp2p.pubsub import score
 from pyp2p.pubsub.backoffs import Backoffs
+from pyp2p.pubsub.counters import Counters
 from pyp2p.pubsub.params import GossipParams, ScoreParams
 from pyp2p.pubsub.score import ScoreParts
 from pyp2p.pubsub.types import Prune
@@ -23,6 +25,7 @@ from tests.sim.gossip_attackers import (
     Attacker,
     Dropper,
     Eclipser,
+    Evader,
     Flooder,
     Grafter,
     Junker,
@@ -268,6 +271,9 @@ def test_sybils(kind: str, defended: bool):
 MUTE = {"d_lazy": 0, "gossip_factor": 0.0}
 ECLIPSES = {
     "defended": (SCORE, {}),
+    "by P3 alone": (SCORE, {"d_out": 0, "opportunistic_graft_peers": 0}),
+    "by the quota alone": (WITHOUT_P3, {"opportunistic_graft_peers": 0}),
+    "by opportunistic grafts alone": (WITHOUT_P3, {"d_out": 0}),
     "undefended": (WITHOUT_P3, {"d_out": 0, "opportunistic_graft_peers": 0}),
     "undefended, no gossip": (WITHOUT_P3, {"d_out": 0, "opportunistic_graft_peers": 0, **MUTE}),
 }
@@ -313,6 +319,9 @@ def test_eclipse(kind: str):
         assert delivered >= 0.999 and in_time > 0.9
         assert dialled >= PARAMS.d_out
         assert len(deficits) == len(world.hostile) and min(deficits.values()) > 0
+    elif kind.startswith("by"):
+        assert delivered >= 0.999 and in_time > 0.9 and honest > 0
+        assert kind != "by the quota alone" or dialled >= PARAMS.d_out
     else:
         assert not honest and not dialled
         assert delivered == 0 if changes.keys() >= MUTE.keys() else in_time < 0.9  # what comes is asked for
@@ -352,3 +361,34 @@ def test_covert_flash(defended: bool):
         assert world.reached(world.honest, since=again) >= 0.99 and late >= 0.97
     else:
         assert late < 0.5
+
+
+class _Forgiving(Counters):
+    """Each visit to the mesh is the first."""
+
+    __slots__ = ()
+
+    def leave_mesh(self, now: float) -> None:
+        super().leave_mesh(now)
+        self.before = 0.0
+
+
+@with_and_without
+def test_covert_flash_in_turns(defended: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who leaves before it can be judged by its deliveries, and comes back, is judged all the same."""
+    if not defended:
+        monkeypatch.setattr(score, "Counters", _Forgiving)
+    since = 60.0
+    world = Siege(17, SCORE)
+    world.populate(honest=40, hostile=120, attack=Evader, since=since)
+    world.surround(friends=12, foes=36)
+    world.talk()
+    world.run(END - 1)
+    again = since + 2 * TOPIC_SCORE.mesh_message_deliveries_activation + 10 * BEAT
+    late = world.reached(world.honest, IN_TIME, since=again)
+    world.finish("covert flash in turns", defended, late=late)
+    if defended:
+        assert world.reached(world.honest, since=again) >= 0.99 and late >= 0.97
+        assert world.hostile_part() < 0.02
+    else:
+        assert world.hostile_part() > 0.08

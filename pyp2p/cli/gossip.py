@@ -29,11 +29,14 @@ from pyp2p.pubsub.publication import Published
 from pyp2p.pubsub.service import Pubsub, open_pubsub
 from pyp2p.pubsub.types import Message
 from pyp2p.pubsub.wire import encode_topic
+from pyp2p.switch.connection import Connection
+from pyp2p.switch.events import Disconnected
 from pyp2p.switch.switch import Switch, open_switch
 from pyp2p.trace import Stage
 
 _SHOWN = 120  # characters of a message that are shown to people
 _PROTOCOL_FAILED = 15
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds until a peer that has gone is tried again
 _BEHIND = 65_536  # messages that wait for whoever reads standard output; more are missed
 
 Work = Callable[[Pubsub, list[Target], Switch], Awaitable[int]]
@@ -89,7 +92,7 @@ def subscribe(options: argparse.Namespace, out: Output, settings: dict[str, Any]
         async with pubsub.subscribe(options.topic, max_count=_BEHIND) as messages, trio.open_nursery() as nursery:
             try:
                 nursery.start_soon(_until_input_ends, nursery.cancel_scope)
-                await _connect_all(switch, peers, options.timeout or CONNECT_SECONDS, out)
+                await _connect_all(switch, peers, options, out, nursery)
                 out.status(lambda: f"{totals.line()}, {len(pubsub.peers(options.topic))} peers")
                 async for message in messages:
                     totals.count(message.payload)
@@ -98,7 +101,7 @@ def subscribe(options: argparse.Namespace, out: Output, settings: dict[str, Any]
                         break
                 nursery.cancel_scope.cancel()
             finally:
-                totals.missed = messages.dropped
+                totals.missed = messages.dropped + len(messages)
                 totals.refused = pubsub.counters["rejected", options.topic]
                 totals.tell(out)
                 if totals.refused:
@@ -118,7 +121,7 @@ def publish(options: argparse.Namespace, out: Output, settings: dict[str, Any]) 
             try:
                 if (options.count or 1) > 1 and not _from_stdin(options) and not stdin.is_over():
                     nursery.start_soon(_until_input_ends, nursery.cancel_scope)
-                await _connect_all(switch, peers, options.timeout or CONNECT_SECONDS, out)
+                await _connect_all(switch, peers, options, out, nursery)
                 await _wait_for_listeners(pubsub, options, out)
                 totals.began = trio.current_time()
                 out.status(totals.line)
@@ -168,23 +171,29 @@ async def _until_input_ends(scope: trio.CancelScope) -> None:
     scope.cancel()
 
 
-async def _connect_all(switch: Switch, peers: list[Target], seconds: float, out: Output) -> None:
-    """Try all peers side by side. Raises `CommandFailed` of one when none is reached."""
+async def _connect_all(
+    switch: Switch, peers: list[Target], options: argparse.Namespace, out: Output, nursery: trio.Nursery
+) -> None:
+    """Try all peers side by side, and in `nursery` again and again those that are not reached or go.
+
+    Raises `CommandFailed` of one when none is reached.
+    """
     failures: list[tuple[Target, CommandFailed]] = []
+    reached: list[tuple[Target, Connection]] = []
 
     async def connect(target: Target) -> None:
         try:
-            connection = await connect_to(switch, target, seconds)
+            connection = await connect_to(switch, target, options.timeout or CONNECT_SECONDS)
         except CommandFailed as failure:
             failures.append((target, failure))
         else:
-            sheet = {"peer_id": str(connection.peer), "remote": text(connection.remote)}
-            out.emit("connected", sheet, [f"connected  {connection.peer} at {text(connection.remote)}"])
+            reached.append((target, connection))
+            await _tell_connected(connection, out)
 
     out.status(lambda: f"connecting to {len(peers)} peers")
-    async with trio.open_nursery() as nursery:
+    async with trio.open_nursery() as attempts:
         for target in peers:
-            nursery.start_soon(connect, target)
+            attempts.start_soon(connect, target)
     out.status(None)
     last = failures.pop()[1] if peers and len(failures) == len(peers) else None
     for target, failure in failures:
@@ -194,9 +203,47 @@ async def _connect_all(switch: Switch, peers: list[Target], seconds: float, out:
             out.error(f"not reached: {target}: {failure.reason}")
     if last is not None:
         raise last
+    for target, connection in reached:
+        nursery.start_soon(_stay_connected, switch, target, connection, out)
+    for target, _ in failures:
+        nursery.start_soon(_stay_connected, switch, target, None, out)
+
+
+async def _stay_connected(switch: Switch, target: Target, connection: Connection | None, out: Output) -> None:
+    """Until cancelled: try again, less and less often, when the peer has gone."""
+    pause = _FIRST_PAUSE
+    while True:
+        if connection is not None:
+            pause = _FIRST_PAUSE
+            await _end_of(connection, switch)
+            why = printable(str(connection.reason), 300)
+            sheet = {"peer_id": str(connection.peer), "reason": why}
+            await emit(out, "disconnected", sheet, [f"disconnected  {connection.peer}: {why}"])
+            connection = None
+        await trio.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
+        try:
+            connection = await connect_to(switch, target, CONNECT_SECONDS)
+        except CommandFailed:
+            continue
+        await _tell_connected(connection, out)
+
+
+async def _end_of(connection: Connection, switch: Switch) -> None:
+    async with switch.watch() as events:
+        if connection.reason is None:
+            async for event in events:
+                if isinstance(event, Disconnected) and event.connection is connection:
+                    return
+
+
+async def _tell_connected(connection: Connection, out: Output) -> None:
+    sheet = {"peer_id": str(connection.peer), "remote": text(connection.remote)}
+    await emit(out, "connected", sheet, [f"connected  {connection.peer} at {text(connection.remote)}"])
 
 
 async def _wait_for_listeners(pubsub: Pubsub, options: argparse.Namespace, out: Output) -> None:
+    """Raises `CommandFailed` when nobody comes in time."""
     out.status(lambda: f"waiting for somebody who listens to {printable(options.topic, 60)}")
     seconds = options.timeout or CONNECT_SECONDS
     with trio.move_on_after(seconds) as scope:
@@ -238,7 +285,7 @@ async def _publish_all(pubsub: Pubsub, options: argparse.Namespace, totals: _Tot
     async for payload in _payloads(options):
         number += 1
         try:
-            done = await pubsub.publish(options.topic, payload)
+            done = await _publish(pubsub, options, payload, totals, out)
         except MessageTooLarge as error:
             if not _from_stdin(options):
                 raise UsageError(clean(str(error))) from None
@@ -250,13 +297,21 @@ async def _publish_all(pubsub: Pubsub, options: argparse.Namespace, totals: _Tot
             totals.refused += 1
             out.error("published before, with the same id: not sent again")
             continue
-        except NobodyListens as error:
-            raise CommandFailed(
-                Stage.PROTOCOL.value, _PROTOCOL_FAILED, clean(str(error)), "All who listened are gone."
-            ) from None
         totals.count(payload)
         totals.missed += len(done.expired)
         await _tell_published(done, out)
+
+
+async def _publish(
+    pubsub: Pubsub, options: argparse.Namespace, payload: bytes, totals: _Totals, out: Output
+) -> Published:
+    """Publish when somebody listens."""
+    while True:
+        try:
+            return await pubsub.publish(options.topic, payload)
+        except NobodyListens:
+            await _wait_for_listeners(pubsub, options, out)
+            out.status(totals.line)
 
 
 async def _tell_message(message: Message, out: Output) -> None:

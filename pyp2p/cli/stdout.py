@@ -1,7 +1,4 @@
-"""Standard output without blocking the loop, for commands that serve others while they print.
-
-Rule: one task at a time.
-"""
+"""Standard output without blocking the loop, for commands that serve others while they print."""
 
 from __future__ import annotations
 
@@ -17,4 +14,7 @@ async def emit(out: Output, event: str, facts: Mapping[str, Any], lines: Sequenc
     """One result as by `Output.emit`; while nobody reads it, other tasks go on. Cancelled, it is written later."""
     out.offer(event, facts, lines)
     while (descriptor := out.push()) is not None:
-        await trio.lowlevel.wait_writable(descriptor)
+        try:
+            await trio.lowlevel.wait_writable(descriptor)
+        except trio.BusyResourceError:  # another task waits, and writes this as well
+            return

@@ -1,7 +1,9 @@
 """`gossip sub` and `gossip pub` between processes on loopback."""
 
+import json
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -194,6 +196,46 @@ def test_one_peer_of_several_is_enough() -> None:
         told(node)
     assert done.returncode == 0
     assert done.stderr.startswith("not reached: /ip4/127.0.0.1/tcp/1: ")
+
+
+def test_a_peer_that_goes_and_comes_back_is_found_again(tmp_path: Path) -> None:
+    key = str(tmp_path / "key")
+    with (
+        listening("news", "--key", key, how=SUB) as peer,
+        listening("news", "--count", "1", "--peer", peer.address, how=SUB) as node,
+    ):
+        assert node.process.stdout is not None
+        lines = [json.loads(node.process.stdout.readline())]
+        port = peer.address.split("/")[4]
+        peer.close_stdin()
+        with listening("news", "--key", key, "--port", port, how=SUB) as again:
+            lines += [json.loads(node.process.stdout.readline()) for _ in range(2)]
+            done = run("gossip", "pub", "news", "--peer", again.address, "--data", "x")
+            assert done.returncode == 0, done.stderr
+            assert [line["event"] for line in told(node)] == ["message", "totals"]
+    assert [line["event"] for line in lines] == ["connected", "disconnected", "connected"]
+    assert {line["peer_id"] for line in lines} == {peer.peer_id}
+
+
+def test_a_publisher_waits_while_nobody_listens(tmp_path: Path) -> None:
+    key = str(tmp_path / "key")
+    with (
+        listening("news", "--key", key, "--count", "1", how=SUB) as first,
+        listening("news", "--peer", first.address, how=("gossip", "pub")) as publisher,
+    ):
+        assert publisher.process.stdin is not None
+        publisher.process.stdin.write("one\n")
+        publisher.process.stdin.flush()
+        told(first)
+        publisher.process.stdin.write("two\n")
+        publisher.process.stdin.flush()
+        port = first.address.split("/")[4]
+        with listening("news", "--key", key, "--count", "1", "--port", port, how=SUB) as second:
+            lines = told(second)
+            assert bytes.fromhex(lines[0]["data"]) == b"two"
+            ours = events(publisher.close_stdin())
+    assert ours[-1]["messages"] == 2
+    assert publisher.process.returncode == 0
 
 
 def test_of_several_peers_that_are_not_reached_each_is_told() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import AsyncExitStack
 
 import pytest
@@ -59,3 +60,16 @@ async def test_a_pair(language: str, sign: str, we_dial: bool) -> None:
         check(theirs, ours, sign, from_them + last[1])
         for node in (ours, theirs):
             node.check_well()
+
+
+async def test_what_was_published_just_before_the_end_arrives(language: str) -> None:
+    """A connection that is closed takes along what its peer has not read yet."""
+    async with open_theirs(language) as theirs:
+        published = [f"random:{MEBIBYTE}:{seed}" for seed in range(8)]
+        for line in published:
+            async with open_ours() as ours:
+                await ours.switch.connect(theirs.address)
+                await ours.joined(1, 0)
+                await ours.publish(line)
+            await theirs.got([line])
+        assert theirs.hashes() == Counter(map(digest, published))

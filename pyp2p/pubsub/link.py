@@ -94,6 +94,7 @@ class Link:
     def opened(self, stream: MuxedStream) -> None:
         """There is a stream that carries ours."""
         self.stream = stream
+        self.overdue = False
         self._over = trio.Event()
 
     def ended(self) -> None:

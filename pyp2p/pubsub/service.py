@@ -1,8 +1,9 @@
 """Pubsub on a switch: streams, tasks and queues around the pure `Router`.
 
-Rules: this file, `link`, `publication`, `subscription` and `validation` are all of pubsub that awaits. The switch tells
-of peers (`Service.peer_connected`); each gets one outbound stream with one writer task, and what comes on its inbound
-stream goes to the router, whose effects are carried out at once. No peer can end the heartbeat.
+Rules: this file and its neighbours `dialing`, `link`, `publication`, `subscription` and `validation` are all of pubsub
+that awaits. The switch tells of peers (`Service.peer_connected`); each gets one outbound stream with one writer task,
+and what comes on its inbound stream goes to the router, whose effects are carried out at once. No peer can end the
+heartbeat.
 """
 
 from __future__ import annotations

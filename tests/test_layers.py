@@ -44,6 +44,7 @@ AWAITING = {
     "transports/memory.py",
     "transports/pipe.py",
     "transports/tcp.py",
+    "transports/udp.py",
     "identify/service.py",
     "protocols/echo.py",
     "protocols/perf.py",

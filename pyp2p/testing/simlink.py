@@ -26,7 +26,7 @@ class LinkQuality:
     """One direction of a link.
 
     `latency` and `jitter` (at most that much more, drawn evenly) are seconds one way, `bandwidth` is bytes per second
-    (None: no limit), `loss` the probability that a segment must be sent again.
+    (None: no limit), `loss` the probability that a segment must be sent again, and that a datagram is gone.
     """
 
     latency: float = 0.0
@@ -186,6 +186,19 @@ class Link:
                 self.resent += 1
                 delay += _RETRANSMIT * 2**doublings
         return delay
+
+    def carry_datagram(self, size: int, deliver: Callable[[], None]) -> None:
+        """Deliver after the latency and jitter, in whatever order that gives, or lose it."""
+        if self.cut or self.held is not None or (self.quality.loss and self.rng.random() < self.quality.loss):
+            self.swallowed += size
+            return
+        self.segments += 1
+        self.bytes += size
+        start = trio.current_time()
+        if self.quality.bandwidth is not None:
+            start = self._free_at = max(start, self._free_at) + size / self.quality.bandwidth
+        jitter = self.rng.uniform(0, self.quality.jitter) if self.quality.jitter else 0.0
+        self.schedule.at(start + self.quality.latency + jitter, deliver)
 
     def hold(self) -> None:
         """Begin a partition: nothing passes, and what is sent waits for its end."""

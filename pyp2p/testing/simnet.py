@@ -17,7 +17,7 @@ import errno
 import ipaddress
 import itertools
 import random
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Container, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from types import TracebackType
@@ -29,8 +29,10 @@ from pyp2p.errors import ConnectFailed
 from pyp2p.io.handshake import Direction
 from pyp2p.peer.address import AddressKind, components, parse_multiaddr
 from pyp2p.testing.simlink import Flow, Link, LinkQuality, Schedule, TraceLog, flow_pair
+from pyp2p.testing.simudp import SimUdpSocket
 from pyp2p.transports.base import RawConn
 from pyp2p.transports.pipe import AcceptQueue, Pipe, PipeStream
+from pyp2p.transports.udp import Endpoint
 
 BUFFER = 256 * 1024  # bytes on their way to a host or unread there, per connection, before the sender waits
 PERFECT = LinkQuality()
@@ -142,13 +144,8 @@ class SimTransport:
     async def listen(self, address: Multiaddr) -> SimListener:
         """Take a port of this host (0: a free one); see `Transport.listen`."""
         await trio.lowlevel.checkpoint()
-        ip, port = _endpoint(address)
         host = self._host
-        if ip not in host.ips:
-            raise OSError(errno.EADDRNOTAVAIL, f"{ip} is no address of host {host.name}")
-        endpoint = (ip, port or host.free_port())
-        if endpoint in host.listeners:
-            raise OSError(errno.EADDRINUSE, f"{ip} port {port} is in use on host {host.name}")
+        endpoint = host.free_endpoint(*_endpoint(address), host.listeners)
         listener = SimListener(host, endpoint, _multiaddr(*endpoint))
         host.listeners[endpoint] = listener
         return listener
@@ -163,6 +160,7 @@ class SimHost:
         self.ips = ips
         self.buffer = buffer
         self.listeners: dict[_Endpoint, SimListener] = {}
+        self.udp: dict[Endpoint, SimUdpSocket] = {}
         self.transport = SimTransport(self)
         self._ports = itertools.count(_FIRST_EPHEMERAL)
 
@@ -173,6 +171,31 @@ class SimHost:
     def free_port(self) -> int:
         """A port that was not given out before."""
         return next(self._ports)
+
+    def bind_udp(self, ip: str | None = None, port: int = 0) -> SimUdpSocket:
+        """A UDP socket on an address of this host (the first) and a port (0: a free one).
+
+        Where a link is cut or held, nothing arrives. Raises `OSError` as a real one does.
+        """
+        local = self.free_endpoint(self.ips[0] if ip is None else ip, port, self.udp)
+
+        def carry(data: bytes, to: Endpoint) -> None:
+            self.net.carry_datagram(self, data, local, to)
+
+        def release() -> None:
+            del self.udp[local]
+
+        self.udp[local] = SimUdpSocket(local, carry, release)
+        return self.udp[local]
+
+    def free_endpoint(self, ip: str, port: int, taken: Container[_Endpoint]) -> _Endpoint:
+        """An endpoint of this host that is not `taken`; raises `OSError` where there is none."""
+        if ip not in self.ips:
+            raise OSError(errno.EADDRNOTAVAIL, f"{ip} is no address of host {self.name}")
+        endpoint = (ip, port or self.free_port())
+        if endpoint in taken:
+            raise OSError(errno.EADDRINUSE, f"{ip} port {port} is in use on host {self.name}")
+        return endpoint
 
 
 class SimNet:
@@ -290,6 +313,19 @@ class SimNet:
         except BaseException:
             call.abandon()
             raise
+
+    def carry_datagram(self, source: SimHost, data: bytes, sender: Endpoint, to: Endpoint) -> None:
+        """Bring a datagram to the host that has the address, if there is one, somebody receives, and it is not lost."""
+        target = self._by_ip.get(to[0])
+        if target is None:
+            return
+
+        def deliver() -> None:
+            if (receiver := target.udp.get(to)) is not None:
+                receiver.arrive(data, sender)
+
+        self.trace.add(source.name, target.name, data)
+        self.link(source.name, target.name).carry_datagram(len(data), deliver)
 
     def opened(self, connection: SimConnection) -> None:
         """Keep a new connection, and those that are over only until their number has doubled."""

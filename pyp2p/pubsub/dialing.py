@@ -12,11 +12,11 @@ import trio
 from multiaddr import Multiaddr
 
 from pyp2p.errors import describe, printable
+from pyp2p.io.guard import run_guarded
 from pyp2p.peer.address import parse_multiaddr, split_peer
 from pyp2p.peer.id import PeerId
 from pyp2p.peer.store import Source
 from pyp2p.pubsub.types import Connect
-from pyp2p.switch.handlers import run_guarded
 from pyp2p.switch.switch import Switch
 
 logger = logging.getLogger("pyp2p.pubsub")

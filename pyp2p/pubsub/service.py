@@ -19,6 +19,8 @@ import trio
 from multiaddr import Multiaddr
 
 from pyp2p.errors import LocalProtocolError, P2PError, PubsubError, WireError, describe, innermost, printable, unwrapped
+from pyp2p.io.guard import call_guarded
+from pyp2p.io.loglimit import LogLimiter
 from pyp2p.io.varint import LengthPrefixed
 from pyp2p.peer.address import ip_of
 from pyp2p.peer.id import PeerId
@@ -39,9 +41,7 @@ from pyp2p.pubsub.validation import TopicValidator, Validator, Validators
 from pyp2p.pubsub.wire import decode_rpc
 from pyp2p.switch.connection import Connection
 from pyp2p.switch.facts import CloseReason
-from pyp2p.switch.handlers import call_guarded
 from pyp2p.switch.limits import Budget
-from pyp2p.switch.loglimit import LogLimiter
 from pyp2p.switch.service import Service
 from pyp2p.switch.stream import MuxedStream
 from pyp2p.switch.switch import Switch

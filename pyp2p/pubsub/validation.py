@@ -15,9 +15,9 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from pyp2p.errors import printable
+from pyp2p.io.guard import call_guarded, run_guarded
+from pyp2p.io.loglimit import LogLimiter
 from pyp2p.pubsub.types import Message, Verdict
-from pyp2p.switch.handlers import call_guarded, run_guarded
-from pyp2p.switch.loglimit import LogLimiter
 
 logger = logging.getLogger("pyp2p.pubsub")
 

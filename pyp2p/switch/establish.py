@@ -26,6 +26,7 @@ from pyp2p.errors import (
     printable,
 )
 from pyp2p.identify.service import IDENTIFY_PROTOCOL, PUSH_CONCURRENCY, PUSH_PROTOCOL, Identify
+from pyp2p.io.guard import call_guarded, run_guarded
 from pyp2p.multistream.core import Listener
 from pyp2p.muxers.base import MemoryBudget
 from pyp2p.peer.address import AddressKind
@@ -39,7 +40,7 @@ from pyp2p.switch.connection import AGENT_PREFIX, Connection
 from pyp2p.switch.events import Connected, Disconnected, EventHub, Identified
 from pyp2p.switch.facts import SHUTDOWN, CloseReason
 from pyp2p.switch.gater import ConnectionGater
-from pyp2p.switch.handlers import Mounted, ProtocolTable, call_guarded, run_connection, run_guarded, run_handler
+from pyp2p.switch.handlers import Mounted, ProtocolTable, run_connection, run_handler
 from pyp2p.switch.limits import ConnectionLimits, StreamBudgets, Ticket
 from pyp2p.switch.service import Service
 from pyp2p.switch.stream import MuxedStream, StreamReset

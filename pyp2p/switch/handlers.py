@@ -1,8 +1,8 @@
 """Which protocols we serve, and the one boundary where a crash of the application's code is caught.
 
-Rule: this file holds the only `except Exception` of the package, one for each way in which others' code is called: a
-handler that raises costs its stream, a connection task its connection, a matcher its answer; an admission step, a hook
-or a gater is judged by whoever asked it. Nobody else notices more than one log line.
+Rule: with `io/guard.py` this file holds the only `except Exception` of the package, one for each way in which others'
+code is called: a handler that raises costs its stream, a connection task its connection, a matcher its answer. Nobody
+else notices more than one log line.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import ParamSpec
 
 import trio
 
@@ -22,8 +21,6 @@ from pyp2p.switch.limits import Budget
 from pyp2p.switch.stream import MuxedStream
 
 logger = logging.getLogger("pyp2p.handlers")
-
-P = ParamSpec("P")
 
 Handler = Callable[[MuxedStream], Awaitable[None]]
 Matcher = Callable[[str], bool]
@@ -144,21 +141,3 @@ async def run_connection(connection: Connection, started: Callable[[], None]) ->
             describe(error),
         )
         logger.debug("connection traceback", exc_info=error)
-
-
-async def run_guarded(work: Callable[P, Awaitable[None]], *args: P.args, **kwargs: P.kwargs) -> Exception | None:
-    """Run an admission step, a hook or an upgrade and return what it raised, None when all went well."""
-    try:
-        await work(*args, **kwargs)
-    except Exception as error:
-        return error
-    return None
-
-
-def call_guarded(hook: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> Exception | None:
-    """Call a hook or a gater and return what it raised, None when all went well."""
-    try:
-        hook(*args, **kwargs)
-    except Exception as error:
-        return error
-    return None

@@ -25,7 +25,9 @@ from pyp2p.errors import (
 )
 from pyp2p.identify.service import IDENTIFY_PROTOCOL, PUSH_PROTOCOL, Identify
 from pyp2p.identify.wire import MAX_PROTOCOLS
+from pyp2p.io.guard import call_guarded, run_guarded
 from pyp2p.io.handshake import Direction
+from pyp2p.io.loglimit import LogLimiter
 from pyp2p.io.stream import PlainStream, RawStream
 from pyp2p.muxers.base import MuxerFactory
 from pyp2p.muxers.mplex import Mplex
@@ -53,12 +55,9 @@ from pyp2p.switch.handlers import (
     Matcher,
     Mounted,
     ProtocolTable,
-    call_guarded,
     protocol_names,
-    run_guarded,
 )
 from pyp2p.switch.limits import Budget, ConnectionLimits, Ticket
-from pyp2p.switch.loglimit import LogLimiter
 from pyp2p.switch.outbound import Outbound
 from pyp2p.switch.service import Service
 from pyp2p.switch.stream import MuxedStream

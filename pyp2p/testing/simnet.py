@@ -27,12 +27,12 @@ from multiaddr import Multiaddr
 
 from pyp2p.errors import ConnectFailed
 from pyp2p.io.handshake import Direction
+from pyp2p.io.udp import Endpoint
 from pyp2p.peer.address import AddressKind, components, parse_multiaddr
 from pyp2p.testing.simlink import Flow, Link, LinkQuality, Schedule, TraceLog, flow_pair
 from pyp2p.testing.simudp import SimUdpSocket
 from pyp2p.transports.base import RawConn
 from pyp2p.transports.pipe import AcceptQueue, Pipe, PipeStream
-from pyp2p.transports.udp import Endpoint
 
 BUFFER = 256 * 1024  # bytes on their way to a host or unread there, per connection, before the sender waits
 PERFECT = LinkQuality()

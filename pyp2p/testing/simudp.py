@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import trio
 
-from pyp2p.transports.udp import Endpoint
+from pyp2p.io.udp import Endpoint
 
 _QUEUE = 1024  # datagrams that wait unread at a socket; more are lost, as at a real one
 

@@ -7,13 +7,13 @@ import pytest
 
 from pyp2p.errors import BackingOff
 from pyp2p.io.handshake import Direction
+from pyp2p.io.loglimit import LogLimiter
 from pyp2p.peer.address import parse_multiaddr
 from pyp2p.peer.id import PeerId
 from pyp2p.switch.backoff import DialBackoff
 from pyp2p.switch.config import Backoff
 from pyp2p.switch.gater import AllowAll, BlockList
 from pyp2p.switch.heartbeat import Beat, Heartbeat
-from pyp2p.switch.loglimit import LogLimiter
 from pyp2p.switch.ranking import dialable_claim, rank
 
 ANNE, BOB = PeerId(b"\x12\x20" + b"a" * 32), PeerId(b"\x12\x20" + b"b" * 32)

@@ -3,8 +3,8 @@
 import pytest
 import trio
 
+from pyp2p.io.udp import bind_udp
 from pyp2p.testing import LinkQuality, Sim, simulated
-from pyp2p.transports.udp import bind_udp
 
 
 @pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])

@@ -106,6 +106,18 @@ class PubsubError(RemoteError):
     """A pubsub RPC or message that is malformed or over its bounds; the text names the bound."""
 
 
+class PacketError(RemoteError):
+    """A discv5 datagram that breaks a rule of the packet format; the text names the rule."""
+
+
+class MessageError(RemoteError):
+    """A decrypted discv5 message that is malformed or over its bounds; the text names the rule."""
+
+
+class RequestIdTooLong(MessageError):
+    """A discv5 message whose request id has more than 8 bytes: it can be neither answered nor matched."""
+
+
 class RecordError(RemoteError):
     """A signed envelope or peer record that does not verify; the text names the rule."""
 
@@ -125,6 +137,14 @@ class InvalidMultiaddr(RemoteError, ValueError):
         super().__init__(reason if position is None else f"{reason} (at position {position})")
         self.reason = reason
         self.position = position
+
+
+class InvalidRlp(WireError):
+    """Bytes that are not the one RLP encoding of a value; the text names the rule and the byte."""
+
+
+class InvalidEnr(RemoteError, ValueError):
+    """A text or byte string that is no valid node record; the text names the rule."""
 
 
 class RemoteClosed(RemoteError):
@@ -284,3 +304,19 @@ class DialFailed(P2PError):
 
 class LocalProtocolError(ValueError):
     """Misuse of a protocol object: a bug in pyp2p or in the caller, never caught by pyp2p."""
+
+
+class DiscoveryError(P2PError):
+    """A request of discv5 that failed; the text says which node and why."""
+
+
+class NoAnswer(DiscoveryError):
+    """The node did not answer in time, however often it was asked."""
+
+
+class TooManyRequests(DiscoveryError):
+    """As many requests are under way as may be; nothing was sent."""
+
+
+class NoEndpoint(DiscoveryError):
+    """The node's record names no address that we can send to."""

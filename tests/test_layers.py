@@ -36,19 +36,21 @@ MAY_USE_SURFACE = ("cli", "testing", "__main__")
 
 # Files that await. Everything else is synchronous.
 AWAITING = {
+    "io/guard.py",
     "io/handshake.py",
     "io/messages.py",
     "io/stream.py",
+    "io/udp.py",
     "transports/base.py",
     "transports/dns.py",
     "transports/memory.py",
     "transports/pipe.py",
     "transports/tcp.py",
-    "transports/udp.py",
     "identify/service.py",
     "protocols/echo.py",
     "protocols/perf.py",
     "protocols/ping.py",
+    "discv5/service.py",
     "pubsub/dialing.py",
     "pubsub/link.py",
     "pubsub/publication.py",
@@ -71,11 +73,12 @@ AWAITING = {
 AWAITING_ROOMS = ("cli", "testing")
 # Files that await nothing and yet touch the world, with the reason.
 WORLDLY = {
+    "discv5/state.py": "is a file",
     "platform.py": "is the world: the default clock, choices and entropy",
     "transports/interfaces.py": "asks the system for its interface addresses",
 }
 LAZY_IMPORTS = {"__init__.py", "cli/main.py"}  # the surface (PEP 562) and --help, which import no trio
-CATCHES_EXCEPTION = {"switch/handlers.py"}  # where an application's handler ends
+CATCHES_EXCEPTION = {"io/guard.py", "switch/handlers.py"}  # where an application's code ends
 
 BANNED_IN_PURE = {
     *("asyncio", "outcome", "trio"),
@@ -264,6 +267,7 @@ def test_unit_tests_of_cores_need_no_trio() -> None:
         (imports_go_down, "dialer/core.py", "from pyp2p.pubsub.core import Router\nfrom pyp2p.switch import switch", 0),
         (imports_go_down, "discv5/service.py", "from pyp2p.peer.id import PeerId", 0),
         (imports_go_down, "discv5/service.py", "from pyp2p.switch.switch import Switch", 1),
+        (imports_go_down, "discv5/packet.py", "from pyp2p.pubsub.core import Router", 1),
         (imports_go_down, "testing/simnet.py", "from pyp2p.cli.main import main", 1),
         (pure_files_touch_nothing, "peer/keys.py", "import random\ndef f(rng: random.Random): ...", 0),
         (pure_files_touch_nothing, "peer/keys.py", "import random\nrandom.random()", 1),

@@ -9,8 +9,9 @@ import argparse
 import os
 import platform
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import pyp2p
@@ -31,6 +32,8 @@ pyp2p speaks libp2p: it connects to nodes and shows what happens.
   pyp2p gossip sub TOPIC --peer ADDR    what is said about a topic? `gossip pub` says something
   pyp2p key new FILE                    make an identity; `pyp2p key show FILE` explains one
   pyp2p addr explain TEXT               what does this address or peer id say?
+  pyp2p enr read ENR                    what does this node record say? `enr make` makes one
+  pyp2p discv5 lookup --bootnode ENR    who is out there? also ping, findnode, talk, listen, crawl
 
 `pyp2p COMMAND --help` tells the options of a command.
 """
@@ -41,7 +44,7 @@ repeated values). PYP2P_LOG=switch=debug,*=info chooses logs; NO_COLOR and FORCE
 exit codes: 0 ok, 2 usage, 10 resolve, 11 connect, 12 security, 13 wrong peer id, 14 muxer, 15 protocol, 16 timeout,
 17 refused by our own limits, 130 interrupted
 """
-TARGET = "multiaddr (/p2p/ID may be left out), /dnsaddr/NAME, or HOST:PORT"
+TARGET = "multiaddr (/p2p/ID may be left out), /dnsaddr/NAME, HOST:PORT, or a node record (enr:...)"
 
 Run = Callable[[argparse.Namespace, Output], int]
 
@@ -59,31 +62,35 @@ class Command:
     help: str
     run: Run
     options: Sequence[Option] = ()
-    argument: tuple[str, str] | None = None
-    optional: bool = field(default=False)
+    arguments: Sequence[tuple[str, str]] = ()
+    optional: bool = False  # the last argument may be left out
 
 
 def _identify(options: argparse.Namespace, out: Output) -> int:
     from pyp2p.cli import identify
 
+    _read_records(options)
     return identify.run(options, out)
 
 
 def _ping(options: argparse.Namespace, out: Output) -> int:
     from pyp2p.cli import ping
 
+    _read_records(options)
     return ping.run(options, out)
 
 
 def _dial(options: argparse.Namespace, out: Output) -> int:
     from pyp2p.cli import dial
 
+    _read_records(options)
     return dial.run(options, out)
 
 
 def _perf(options: argparse.Namespace, out: Output) -> int:
     from pyp2p.cli import perf
 
+    _read_records(options)
     return perf.run(options, out)
 
 
@@ -106,12 +113,14 @@ def _demo(options: argparse.Namespace, out: Output) -> int:
 def _gossip_sub(options: argparse.Namespace, out: Output) -> int:
     from pyp2p.cli import gossip
 
+    _read_records(options)
     return gossip.subscribe(options, out, _gossip_settings(options))
 
 
 def _gossip_pub(options: argparse.Namespace, out: Output) -> int:
     from pyp2p.cli import gossip
 
+    _read_records(options)
     return gossip.publish(options, out, _gossip_settings(options))
 
 
@@ -143,10 +152,90 @@ def _addr_explain(options: argparse.Namespace, out: Output) -> int:
     return addr.explain(options, out)
 
 
+def _read_records(options: argparse.Namespace) -> None:
+    """Put targets in place of the node records among those that `options` names: only they need the extra."""
+    given = [options.target] if "target" in options else options.peer
+    if not any(text.strip().startswith("enr:") for text in given):
+        return
+    with _extra_discv5():
+        from pyp2p.cli import records
+    found = [records.target(text) if text.strip().startswith("enr:") else text for text in given]
+    if "target" in options:
+        options.target = found[0]
+    else:
+        options.peer = found
+
+
+@contextmanager
+def _extra_discv5() -> Iterator[None]:
+    """Say what to install when an import of the block fails."""
+    try:
+        yield
+    except ImportError as error:
+        why = clean(str(error))
+        raise UsageError(f"node records and discv5 need an extra: {why}", "Try `pip install pyp2p[discv5]`.") from None
+
+
+def _enr_read(options: argparse.Namespace, out: Output) -> int:
+    with _extra_discv5():
+        from pyp2p.cli import enr
+    return enr.read(options, out)
+
+
+def _enr_make(options: argparse.Namespace, out: Output) -> int:
+    with _extra_discv5():
+        from pyp2p.cli import enr
+    return enr.make(options, out)
+
+
+def _enr_update(options: argparse.Namespace, out: Output) -> int:
+    with _extra_discv5():
+        from pyp2p.cli import enr
+    return enr.update(options, out)
+
+
+def _discv5_ping(options: argparse.Namespace, out: Output) -> int:
+    with _extra_discv5():
+        from pyp2p.cli import discv5
+    return discv5.ping(options, out)
+
+
+def _discv5_findnode(options: argparse.Namespace, out: Output) -> int:
+    with _extra_discv5():
+        from pyp2p.cli import discv5
+    return discv5.findnode(options, out)
+
+
+def _discv5_lookup(options: argparse.Namespace, out: Output) -> int:
+    with _extra_discv5():
+        from pyp2p.cli import discv5
+    return discv5.lookup(options, out)
+
+
+def _discv5_talk(options: argparse.Namespace, out: Output) -> int:
+    with _extra_discv5():
+        from pyp2p.cli import discv5
+    return discv5.talk(options, out)
+
+
+def _discv5_listen(options: argparse.Namespace, out: Output) -> int:
+    with _extra_discv5():
+        from pyp2p.cli import discv5_listen
+    return discv5_listen.listen(options, out)
+
+
+def _discv5_crawl(options: argparse.Namespace, out: Output) -> int:
+    with _extra_discv5():
+        from pyp2p.cli import crawl
+    return crawl.crawl(options, out)
+
+
 _REACH = (*table.COMMON, *table.STACK, *table.DIAL)
-_TARGET = ("target", TARGET)
-_FILE = ("file", "key file")
-_TOPIC = ("topic", "name of the topic")
+_TARGET = (("target", TARGET),)
+_FILE = (("file", "key file"),)
+_TOPIC = (("topic", "name of the topic"),)
+_NODE = ("node", "record of the node (enr:...)")
+_DISCV5 = (*table.COMMON, *table.DISCV5)
 COMMANDS = (
     Command(("identify",), "connect to a node and show what it is", _identify, _REACH, _TARGET),
     Command(("ping",), "measure round trips to a node", _ping, (*_REACH, *table.PING), _TARGET),
@@ -162,14 +251,32 @@ COMMANDS = (
             (*table.COMMON, *table.STACK, *table.GOSSIP, *table.GOSSIP_PUB), _TOPIC),
     Command(("key", "new"), "make an identity", _key_new, (*table.COMMON, *table.KEY_NEW), _FILE),
     Command(("key", "show"), "explain a key file or a peer id", _key_show, table.COMMON,
-            ("text", "key file, peer id, or a key in hex or base64")),
+            (("text", "key file, peer id, or a key in hex or base64"),)),
     Command(("addr", "explain"), "explain an address or a peer id", _addr_explain, table.COMMON,
-            ("text", "multiaddr (text or hex), HOST:PORT, or peer id")),
+            (("text", "multiaddr (text or hex), HOST:PORT, or peer id"),)),
+    Command(("enr", "read"), "check node records and tell everything in them", _enr_read, table.COMMON,
+            (("text", "record (enr:...), a file with one in each line, or - for standard input"),)),
+    Command(("enr", "make"), "make a record and sign it with --key", _enr_make, (*table.COMMON, *table.ENR_MAKE)),
+    Command(("enr", "update"), "change a record of --key", _enr_update, (*table.COMMON, *table.ENR_UPDATE), (_NODE,)),
+    Command(("discv5", "ping"), "measure round trips to a node", _discv5_ping, (*_DISCV5, *table.DISCV5_PING),
+            (_NODE,)),
+    Command(("discv5", "findnode"), "ask a node which nodes it knows", _discv5_findnode,
+            (*_DISCV5, *table.DISCV5_FIND), (_NODE,)),
+    Command(("discv5", "lookup"), "find the nodes closest to a node id, or to a random one", _discv5_lookup,
+            (*_DISCV5, *table.DISCV5_LOOKUP), (("near", "node id in hex, or a record"),), optional=True),
+    Command(("discv5", "talk"), "ask an application protocol of a node (TALKREQ)", _discv5_talk,
+            (*_DISCV5, *table.DISCV5_TALK), (_NODE, ("protocol", "name of the protocol"))),
+    Command(("discv5", "listen"), "be a node, until standard input (a pipe) closes or an interrupt", _discv5_listen,
+            (*_DISCV5, *table.DISCV5_LISTEN)),
+    Command(("discv5", "crawl"), "ask every node that can be found for its neighbours", _discv5_crawl,
+            (*_DISCV5, *table.DISCV5_CRAWL)),
 )  # fmt: skip
 _GROUPS = {
     "gossip": "publish and listen to topics (gossipsub)",
     "key": "make and explain identities",
     "addr": "explain addresses",
+    "enr": "read and make node records",
+    "discv5": "find nodes (node discovery v5.1)",
 }
 
 
@@ -196,9 +303,9 @@ def build_parser() -> argparse.ArgumentParser:
         one = into.add_parser(word, help=command.help, description=command.help[0].upper() + command.help[1:] + ".",
                               epilog="Every option can be set by PYP2P_NAME in the environment.",
                               allow_abbrev=False)  # fmt: skip
-        if command.argument is not None:
-            name, text = command.argument
-            one.add_argument(name, metavar=name.upper(), help=text)
+        for name, text in command.arguments:
+            may_miss = command.optional and name == command.arguments[-1][0]
+            one.add_argument(name, metavar=name.upper(), help=text, nargs="?" if may_miss else None)
         for option in command.options:
             option.add_to(one)
         one.set_defaults(command=command)
@@ -262,7 +369,9 @@ def _versions() -> list[str]:
         f"OpenSSL {backend.openssl_version_text().removeprefix('OpenSSL ')} for keys and ciphers; "
         f"Python's own is {ssl.OPENSSL_VERSION.removeprefix('OpenSSL ')}",
     ]
-    for extra, package in (("cli", "rich"), ("fast", "coincurve"), ("eth2", "cramjam")):
-        there = find_spec(package) is not None
+    modules = {"rich": "cli", "coincurve": "fast", "cramjam": "eth2", "Crypto": "discv5"}
+    for module, extra in modules.items():
+        package = "pycryptodome" if module == "Crypto" else module
+        there = find_spec(module) is not None
         lines.append(f"extra {extra}: {f'{package} {metadata.version(package)}' if there else 'not installed'}")
     return lines

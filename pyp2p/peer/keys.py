@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_private_key,
 )
 
-from pyp2p.errors import InvalidKey
+from pyp2p.errors import InvalidKey, LocalProtocolError
 from pyp2p.peer import secp256k1
 from pyp2p.peer.id import PeerId
 from pyp2p.peer.publickey import MAX_PRIVATE_BYTES, KeyType, PublicKey, check_rsa, key_fields, key_protobuf
@@ -88,6 +88,13 @@ class Identity:
     def key_type(self) -> KeyType:
         """The kind of the pair."""
         return self.public_key.type
+
+    @property
+    def scalar(self) -> bytes:
+        """The private scalar (32 bytes) of a secp256k1 pair, which is secret; `LocalProtocolError` for other kinds."""
+        if self.key_type is not KeyType.SECP256K1:
+            raise LocalProtocolError(f"a pair of type {self.key_type.name} has no secp256k1 scalar")
+        return self._data
 
     def sign(self, message: bytes) -> bytes:
         """The signature of `message`; the same bytes for the same message."""

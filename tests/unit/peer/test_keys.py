@@ -11,7 +11,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyp2p.errors import InvalidKey
+from pyp2p.discv5 import rlp
+from pyp2p.discv5.keccak import keccak256
+from pyp2p.errors import InvalidKey, LocalProtocolError
 from pyp2p.io import varint
 from pyp2p.peer import secp256k1
 from pyp2p.peer.id import PeerId
@@ -313,6 +315,177 @@ def test_signatures_have_one_form(backend):
     assert not backend.is_point(b"\x02" + b"\xff" * 32)
 
 
+# secp256k1 over digests, and Diffie-Hellman: what discv5 is made of.
+
+PRIMITIVES = load("discv5_wire")["primitives"]
+EACH_BACKEND = pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.__name__)
+EDGES = [1, 2, 3, secp256k1.ORDER // 2, secp256k1.ORDER - 3, secp256k1.ORDER - 2, secp256k1.ORDER - 1]
+
+
+def scalar_bytes(scalar: int) -> bytes:
+    return scalar.to_bytes(32, "big")
+
+
+def negative(public: bytes) -> bytes:
+    return bytes((public[0] ^ 1,)) + public[1:]
+
+
+@EACH_BACKEND
+def test_published_shared_points(backend):
+    for case, private, public in (
+        ("ecdh", "secret_key", "public_key"),
+        ("key_derivation", "ephemeral_key", "dest_pubkey"),
+    ):
+        case = PRIMITIVES[case]
+        assert backend.ecdh(bytes.fromhex(case[private]), bytes.fromhex(case[public])).hex() == case["shared_secret"]
+
+
+@EACH_BACKEND
+def test_the_published_id_signature(backend):
+    case = PRIMITIVES["id_nonce_signing"]
+    private, digest = bytes.fromhex(case["static_key"]), bytes.fromhex(case["id_signature_hash"])
+    public = bytes.fromhex(case["static_pubkey"])
+    ephemeral, recipient = bytes.fromhex(case["ephemeral_pubkey"]), bytes.fromhex(case["node_id_b"])
+    said = b"discovery v5 identity proof" + bytes.fromhex(case["challenge_data"]) + ephemeral + recipient
+    assert hashlib.sha256(said).digest() == digest
+    assert backend.public(private) == public
+    assert backend.sign_digest(private, digest).hex() == case["id_signature"]
+    assert backend.verify_digest(public, bytes.fromhex(case["id_signature"]), digest)
+
+
+@EACH_BACKEND
+def test_published_record_signatures(backend):
+    for case in load("enr")["valid"]:
+        items = rlp.decode(bytes.fromhex(case["rlp"]))
+        digest = keccak256(rlp.encode(items[1:]))
+        assert backend.verify_digest(bytes.fromhex(case["public_key"]), bytes.fromhex(case["signature"]), digest)
+        if "private_key" in case:
+            assert backend.sign_digest(bytes.fromhex(case["private_key"]), digest).hex() == case["signature"]
+
+
+@given(SCALARS, SCALARS, st.binary(min_size=32, max_size=32))
+def test_the_libraries_agree_on_digests_and_points(mine, theirs, digest):
+    public, other = BACKENDS[0].public(mine), BACKENDS[0].public(theirs)
+    results = [
+        (backend.sign_digest(mine, digest), backend.ecdh(mine, other), backend.coordinates(public))
+        for backend in BACKENDS
+    ]
+    assert all(result == results[0] for result in results)
+    signature, shared, coordinates = results[0]
+    assert int.from_bytes(signature[32:], "big") <= secp256k1.ORDER // 2
+    assert public == bytes((2 + coordinates[63] % 2,)) + coordinates[:32]
+    flipped = bytes((digest[0] ^ 1,)) + digest[1:]
+    for backend in BACKENDS:
+        assert backend.verify_digest(public, signature, digest)
+        assert not backend.verify_digest(public, signature, flipped)
+        assert backend.ecdh(theirs, public) == shared
+
+
+@EACH_BACKEND
+@pytest.mark.parametrize(
+    "digest", [bytes(32), b"\xff" * 32, secp256k1.ORDER.to_bytes(32, "big")], ids=["0", "max", "n"]
+)
+def test_digests_at_the_edges(backend, digest):
+    signature = backend.sign_digest(b"\2" * 32, digest)
+    assert signature == BACKENDS[-1].sign_digest(b"\2" * 32, digest)
+    assert backend.verify_digest(backend.public(b"\2" * 32), signature, digest)
+
+
+@EACH_BACKEND
+@pytest.mark.parametrize("digest", [b"", bytes(31), bytes(33)], ids=len)
+def test_only_digests_of_32_bytes_are_signed(backend, digest):
+    with pytest.raises(ValueError):
+        backend.sign_digest(b"\2" * 32, digest)
+
+
+@EACH_BACKEND
+@pytest.mark.parametrize("other", EDGES, ids=hex)
+@pytest.mark.parametrize("scalar", EDGES, ids=hex)
+def test_shared_points_at_the_edges(backend, scalar, other):
+    """d = 1 gives Q (where x is that of Q), d = n - 1 gives -Q (where d + 1 is no scalar), others as multiplied."""
+    shared = backend.ecdh(scalar_bytes(scalar), backend.public(scalar_bytes(other)))
+    assert shared == backend.public(scalar_bytes(scalar * other % secp256k1.ORDER))
+
+
+@EACH_BACKEND
+@given(SCALARS)
+def test_one_and_minus_one_times_a_point(backend, other):
+    public = backend.public(other)
+    assert backend.ecdh(scalar_bytes(1), public) == public
+    assert backend.ecdh(scalar_bytes(secp256k1.ORDER - 1), public) == negative(public)
+
+
+def no_points() -> dict[str, bytes]:
+    public = secp256k1.public(b"\2" * 32)
+    plain = secp256k1.coordinates(public)
+    return {
+        "empty": b"",
+        "infinity": b"\0",
+        "zeros": bytes(33),
+        "x_over_the_field": b"\2" + b"\xff" * 32,
+        "x_not_on_the_curve": b"\2" + scalar_bytes(5),
+        "another_prefix": b"\4" + public[1:],
+        "uncompressed": b"\4" + plain,
+        "hybrid": bytes((6 + plain[63] % 2,)) + plain,
+        "x_and_y": plain,
+        "short": public[:-1],
+        "long": public + b"\0",
+    }
+
+
+@pytest.mark.hostile
+@EACH_BACKEND
+@pytest.mark.parametrize("public", no_points().values(), ids=no_points())
+def test_hostile_088_what_is_no_compressed_point(backend, public):
+    for use in (backend.coordinates, lambda point: backend.ecdh(b"\3" * 32, point)):
+        with pytest.raises(InvalidKey):
+            use(public)
+    digest = bytes(32)
+    assert not backend.verify_digest(public, backend.sign_digest(b"\2" * 32, digest), digest)
+
+
+@pytest.mark.hostile
+@EACH_BACKEND
+def test_hostile_088_signatures_over_digests_have_one_form(backend):
+    private, digest = b"\2" * 32, hashlib.sha256(b"m").digest()
+    public, good = backend.public(private), backend.sign_digest(private, digest)
+    r, s = (int.from_bytes(half, "big") for half in (good[:32], good[32:]))
+    bad = {
+        "high_s": good[:32] + scalar_bytes(secp256k1.ORDER - s),
+        "r_zero": bytes(32) + good[32:],
+        "s_zero": good[:32] + bytes(32),
+        "r_is_n": scalar_bytes(secp256k1.ORDER) + good[32:],
+        "s_is_n": good[:32] + scalar_bytes(secp256k1.ORDER),
+        "all_ones": b"\xff" * 64,
+        "swapped": good[32:] + good[:32],
+        "with_recovery": good + b"\0",
+        "short": good[:-1],
+        "empty": b"",
+        "der": encode_dss_signature(r, s),
+    }
+    assert backend.verify_digest(public, good, digest)
+    for name, signature in bad.items():
+        assert not backend.verify_digest(public, signature, digest), name
+    for wrong in (b"", digest[:-1], digest + b"\0"):
+        assert not backend.verify_digest(public, good, wrong)
+
+
+@pytest.mark.hostile
+@EACH_BACKEND
+@given(st.binary(max_size=70), st.binary(max_size=70), st.binary(max_size=40))
+def test_hostile_088_verification_raises_nothing(backend, public, signature, digest):
+    assert not backend.verify_digest(public, signature, digest)
+    assert not backend.verify_digest(secp256k1.public(b"\2" * 32), signature, digest)
+
+
+def test_the_scalar_of_a_pair():
+    private = b"\2" * 32
+    assert Identity(KeyType.SECP256K1, private).scalar == private
+    for other in (KeyType.ED25519, KeyType.ECDSA):
+        with pytest.raises(LocalProtocolError):
+            Identity.generate(other, entropy=entropy()).scalar  # noqa: B018
+
+
 @pytest.mark.parametrize("there", [True, False], ids=["coincurve", "without"])
 def test_the_library_is_chosen_once(there, monkeypatch):
     if there:
@@ -325,3 +498,6 @@ def test_the_library_is_chosen_once(there, monkeypatch):
     assert fresh.BACKEND.__name__ == ("Coincurve" if there else "Cryptography")
     private = b"\x02" * 32
     assert fresh.verify(fresh.public(private), fresh.sign(private, b"m"), b"m")
+    assert fresh.verify_digest(fresh.public(private), fresh.sign_digest(private, bytes(32)), bytes(32))
+    assert fresh.ecdh(private, fresh.public(private)) == secp256k1.ecdh(private, secp256k1.public(private))
+    assert fresh.coordinates(fresh.public(private)) == secp256k1.coordinates(secp256k1.public(private))

@@ -49,3 +49,17 @@ def js() -> str:
     """For what only js-libp2p does."""
     peers.require("js")
     return "js"
+
+
+@pytest.fixture(params=peers.DISCV5)
+def discv5(request: pytest.FixtureRequest) -> str:
+    """Each discv5 peer in turn, built."""
+    peers.require(request.param)
+    return str(request.param)
+
+
+@pytest.fixture(params=peers.DISCV5)
+def other_discv5(request: pytest.FixtureRequest) -> str:
+    """The same once more, for pairs of them."""
+    peers.require(request.param)
+    return str(request.param)

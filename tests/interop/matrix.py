@@ -42,6 +42,11 @@ CANNOT = {
     ("rust", "floodsub"): "the rust peer is gossipsub, which speaks floodsub only when told to",
 }
 
+# (asking, asked, address) among the discv5 peers.
+CANNOT_DISCV5 = {
+    ("js-discv5", "go-discv5", "::1"): "go's records name no udp6, without which js sees no IPv6 endpoint",
+}
+
 
 def needs(ability: str) -> Callable[[Test], Test]:
     """The test needs a peer that can do this (a name used in `CANNOT`); a `key` parameter is such a need by itself."""
@@ -56,9 +61,12 @@ def needs(ability: str) -> Callable[[Test], Test]:
 def cannot(request: pytest.FixtureRequest) -> str | None:
     """Why the peer of a test cannot do what the test needs."""
     callspec = getattr(request.node, "callspec", None)
-    if callspec is None or "language" not in callspec.params:
+    if callspec is None:
         return None
-    language = callspec.params["language"]
+    asked = tuple(callspec.params.get(name) for name in ("other_discv5", "discv5", "ip"))
+    if asked in CANNOT_DISCV5:
+        return f"cannot: {CANNOT_DISCV5[asked]}"
+    language = callspec.params.get("language")
     for ability in (getattr(request.function, "needs", None), callspec.params.get("key")):
         if (language, ability) in CANNOT:
             return f"cannot: {CANNOT[language, ability]}"

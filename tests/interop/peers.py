@@ -31,6 +31,10 @@ incompressible). Its output is one JSON object a line and has to be read, or the
 Flags of both sides: `--security noise|tls`, `--muxer yamux|mplex|both`, `--key TYPE` (see `KEY_TYPES`); go's `listen`
 takes `--push-after DURATION`. All of them talk to loopback only.
 
+Two more speak discv5 (go-discv5: go-ethereum, js-discv5: @chainsafe/discv5): `listen` prints `LISTEN <record>` and does
+what lines of its standard input ask for; `ping|enr|findnode|talkreq|lookup|sessions RECORD` print a JSON line each.
+Their flags and lines are in docs/interop.md.
+
     python -m tests.interop.peers build     builds every peer whose toolchain is here and says how it went
 """
 
@@ -46,7 +50,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -114,7 +118,20 @@ RECIPES = {
         command=("node", "{}/peer.mjs"),
     ),
 }
-LANGUAGES = tuple(RECIPES)
+RECIPES["go-discv5"] = replace(
+    RECIPES["go"],
+    sources=("go.mod", "go.sum", "main.go"),
+    build=("go", "build", "-buildvcs=false", "-trimpath", "-o", "discv5peer", "."),
+    keep=("discv5peer",),
+    command=("{}/discv5peer",),
+)
+RECIPES["js-discv5"] = replace(
+    RECIPES["js"],
+    sources=("package.json", "peer.mjs"),
+    keep=("package.json", "peer.mjs", "node_modules"),
+)
+LANGUAGES = ("go", "rust", "js")  # the peers that speak libp2p
+DISCV5 = ("go-discv5", "js-discv5")
 
 # What the peers cannot do is part of the matrix (matrix.py): rust-libp2p is built without ECDSA and RSA and sends no
 # early muxer list, js-libp2p has no ECDSA peer ids; only go can be told to change its protocols while it runs.
@@ -221,7 +238,7 @@ def _tail(errors: IO[bytes]) -> str:
 
 @dataclass
 class Peer:
-    """A running peer program. `address` is what it printed, with its peer id."""
+    """A running peer program. `address` is what it printed, with its peer id; of a discv5 peer it is its record."""
 
     language: str
     process: trio.Process
@@ -264,6 +281,11 @@ class Peer:
         """Gives it a line of standard input: what `mesh` is to publish."""
         assert self.process.stdin is not None
         await self.process.stdin.send_all(line.encode() + b"\n")
+
+    async def ask(self, line: str) -> dict[str, Any]:
+        """Gives it a line and reads the JSON line that answers: for `listen` of the discv5 peers."""
+        await self.write_line(line)
+        return dict(json.loads(await self.line()))
 
     async def _stop(self) -> None:
         """Closes its standard input, waits a little, kills what is left; runs also when the test was cancelled."""
@@ -327,11 +349,11 @@ async def run_peer(language: str, *arguments: str, seconds: float = 90) -> list[
 
 def main(arguments: list[str]) -> int:
     """`build [LANGUAGE...]`: 0 unless a peer is missing and PYP2P_REQUIRE_INTEROP=1."""
-    if not arguments or arguments[0] != "build" or not set(arguments[1:]) <= set(LANGUAGES):
-        print(f"usage: python -m tests.interop.peers build [{'|'.join(LANGUAGES)}]...", file=sys.stderr)
+    if not arguments or arguments[0] != "build" or not set(arguments[1:]) <= set(RECIPES):
+        print(f"usage: python -m tests.interop.peers build [{'|'.join(RECIPES)}]...", file=sys.stderr)
         return 2
     missing = 0
-    for language in arguments[1:] or LANGUAGES:
+    for language in arguments[1:] or RECIPES:
         start = time.monotonic()
         try:
             print(f"{language}: {command(language)[-1]} ({time.monotonic() - start:.0f} s)", flush=True)

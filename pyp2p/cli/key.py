@@ -50,18 +50,20 @@ def show(options: argparse.Namespace, out: Output) -> int:
     return addr.show("key", "", explain_key(_unwrapped(raw)), out)
 
 
-def load_or_create(name: str, out: Output) -> Identity:
-    """The identity in the key file `name`; a missing one is made, and said so. Raises `UsageError`."""
+def load_or_create(name: str, out: Output, key_type: KeyType = KeyType.ED25519) -> Identity:
+    """The identity in the key file `name`; a missing one is made, of `key_type`, and said so. Raises `UsageError`."""
     path = Path(name)
-    try:
-        raw = read_file(path)
-    except UsageError:
-        if os.path.lexists(path):
-            raise
-        identity = Identity.generate(entropy=os.urandom)
-        write_key(path, identity, replace=False)
-        out.error(f"made a new key in {path}: {identity.peer}")
-        return identity
+    if os.path.lexists(path):
+        return load(path)
+    identity = Identity.generate(key_type, entropy=os.urandom)
+    write_key(path, identity, replace=False)
+    out.error(f"made a new key in {path}: {identity.peer}")
+    return identity
+
+
+def load(path: Path) -> Identity:
+    """The identity in a key file. Raises `UsageError`."""
+    raw = read_file(path)
     try:
         return Identity.from_protobuf(_unwrapped(raw))
     except InvalidKey as error:

@@ -9,6 +9,7 @@ import argparse
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from pyp2p.cli.failure import UsageError
@@ -152,15 +153,42 @@ def _delay(text: str) -> tuple[str, float]:
     return stage, number(0, 86_400)(seconds)
 
 
+def _hex(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text.removeprefix("0x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{printable(text, 60)}' is no hex: two digits for each byte") from None
+
+
+def _entry(text: str) -> tuple[str, bytes]:
+    name, equals, digits = text.partition("=")
+    if not equals or not name or not name.isascii() or not name.isprintable():
+        raise argparse.ArgumentTypeError(f"'{printable(text, 60)}' is no KEY=HEX, like eth2=6a95a1a9...")
+    return name, _hex(digits)
+
+
+def _ip(version: int) -> Callable[[str], IPv4Address | IPv6Address]:
+    """An IP address of one version."""
+
+    def convert(text: str) -> IPv4Address | IPv6Address:
+        try:
+            return IPv4Address(text) if version == 4 else IPv6Address(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"'{printable(text, 60)}' is no IPv{version} address") from None
+
+    return convert
+
+
 COMMON = (
     Option("--json", "print one JSON object a line", default=False),
     Option("--verbose", "log to standard error; twice for everything", default=0, short="-v"),
 )
+_KEY = Option("--key", "identity to use; made (0600) when the file is missing. Default: a fresh one", str, "FILE")
 STACK = (
     Option("--muxer", "use only this multiplexer: yamux or mplex", choice("yamux", "mplex"), "NAME"),
     Option("--security", "use only this security protocol: noise", choice("noise", "plaintext"), "NAME"),
     Option("--transport", "use only this transport: tcp", choice("tcp"), "NAME"),
-    Option("--key", "identity to use; made (0600) when the file is missing. Default: a fresh one", str, "FILE"),
+    _KEY,
 )
 _COUNT = Option(
     "--count",
@@ -171,12 +199,27 @@ _COUNT = Option(
 _TIMEOUT = Option(
     "--timeout",
     "total deadline, --hold not counted; gossip: to reach peers and listeners. Default: 30 to connect, none for what "
-    "follows",
+    "follows and for discv5",
     number(0.001, 1e6),
     "SECONDS",
 )
-_PORT = Option("--port", "TCP port on 127.0.0.1 to listen on (default: any free one)", whole(0, 65535), "N")
-_ADDR = Option("--addr", "multiaddr to listen on, like /ip4/0.0.0.0/tcp/4001; may be repeated", str, "ADDR", many=True)
+_PORT = Option(
+    "--port", "TCP (discv5: UDP) port to listen on, on 127.0.0.1 (default: any free one)", whole(0, 65535), "N"
+)
+_ADDR = Option(
+    "--addr",
+    "where to listen: a multiaddr like /ip4/0.0.0.0/tcp/4001 (discv5: an IP address, beside --port); may be repeated",
+    str,
+    "ADDR",
+    many=True,
+)
+_DATA = Option("--data", "text to send: published instead of the lines of standard input, or asked", str, "TEXT")
+_RATE = Option(
+    "--rate",
+    "messages (crawl: questions) per second at most; default: as fast as they are taken (crawl: 50)",
+    number(0.001, 1e6),
+    "N",
+)
 DIAL = (
     _TIMEOUT,
     Option("--trace", "show each step of the connection with its time", default=False),
@@ -185,6 +228,7 @@ PING = (
     _COUNT,
     Option("--interval", "pause between them (default 1)", number(0, 3600), "SECONDS", 1.0),
 )
+DISCV5_PING = (_TIMEOUT, *PING)
 PERF = (
     Option("--upload", "bytes to send, like 64MB or 1GiB (default 64MB each way)", _bytes, "SIZE"),
     Option("--download", "bytes to receive", _bytes, "SIZE"),
@@ -210,11 +254,49 @@ GOSSIP = (
     _COUNT,
 )
 GOSSIP_PUB = (
-    Option("--data", "text to publish instead of the lines of standard input", str, "TEXT"),
+    _DATA,
     Option("--size", "publish random bytes, so many in a message", _bytes, "SIZE"),
-    Option("--rate", "messages per second at most (default: as fast as they are taken)", number(0.001, 1e6), "N"),
+    _RATE,
 )
 KEY_NEW = (
     Option("--type", "ed25519 (default), secp256k1, ecdsa or rsa", choice(*KEY_TYPES), "TYPE", "ed25519"),
     Option("--force", "replace a file that is there", default=False),
 )
+ENTRIES = (
+    Option("--ip", "entry of the record: IPv4 address", _ip(4), "ADDRESS"),
+    Option("--ip6", "entry of the record: IPv6 address", _ip(6), "ADDRESS"),
+    *(
+        Option(f"--{name}{suffix}", f"entry of the record: {what}{of}", whole(1, 65535), "N")
+        for name, what in (("udp", "UDP port of discovery"), ("tcp", "TCP port"), ("quic", "UDP port of QUIC"))
+        for suffix, of in (("", ""), ("6", " over IPv6"))
+    ),
+    Option("--set", "any entry of the record as bytes, like attnets=00000000000000ff; may be repeated",
+           _entry, "KEY=HEX", many=True),
+)  # fmt: skip
+ENR_MAKE = (
+    _KEY,
+    Option("--seq", "sequence number (default: 1, or one more than before)", whole(0, 2**64 - 1), "N"),
+    *ENTRIES,
+)
+ENR_UPDATE = (*ENR_MAKE, Option("--unset", "remove an entry of the record; may be repeated", str, "KEY", many=True))
+_BOOTNODE = Option("--bootnode", "record (enr:...) of a node to begin with; may be repeated", str, "ENR", many=True)
+DISCV5 = (_KEY, _PORT, _ADDR)
+DISCV5_FIND = (
+    _TIMEOUT,
+    Option("--distance", "log distance from the node, 0 to 256 (0: its own record); may be repeated (default: 256)",
+           whole(0, 256), "D", many=True),
+)  # fmt: skip
+DISCV5_LOOKUP = (_TIMEOUT, _BOOTNODE)
+DISCV5_TALK = (_TIMEOUT, _DATA, Option("--hex", "bytes to ask, in hex", _hex, "HEX"))
+DISCV5_LISTEN = (
+    _BOOTNODE,
+    Option("--state", "file that keeps our record and the nodes that answered, from run to run", str, "FILE"),
+    *ENTRIES,
+)
+DISCV5_CRAWL = (
+    _BOOTNODE,
+    Option("--time", "end after so long (default 60)", number(0.001, 1e6), "SECONDS", 60.0),
+    _RATE,
+    Option("--output", "write the nodes to this file, replaced when it is there (default: standard output)", str,
+           "FILE"),
+)  # fmt: skip

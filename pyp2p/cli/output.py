@@ -57,6 +57,10 @@ class Output:
         elif lines:
             self._write("\n".join(lines))
 
+    def write_line(self, line: str) -> None:
+        """A result that is a line of JSON without `--json` as well, from `json_line`."""
+        self._write(line)
+
     def offer(self, event: str, facts: Mapping[str, Any], lines: Sequence[str] = ()) -> None:
         """One result as by `emit`, which `push` writes."""
         out = self._out

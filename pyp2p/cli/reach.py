@@ -124,6 +124,8 @@ async def connect_to(switch: Switch, target: Target, seconds: float) -> Connecti
     """Connect within `seconds`, or raise `CommandFailed`."""
     with trio.move_on_after(seconds + _GRACE):
         try:
+            if target.peer is not None and target.others:
+                return await switch.connect(target.peer, [target.address, *target.others])
             return await switch.connect(target.multiaddr)
         except (P2PError, OSError, trio.BrokenResourceError) as error:
             raise dial_failure(error, str(target)) from error

@@ -1,7 +1,7 @@
 """What the user may give as TARGET, as an address and perhaps a peer id.
 
 Rules: a multiaddr with or without `/p2p/ID`, or `host:port`; whatever else looks like something known is refused with
-the form that is needed. Nothing is looked up here.
+the form that is needed. Nothing is looked up here. Node records are read elsewhere (records.py): they need an extra.
 """
 
 from __future__ import annotations
@@ -16,15 +16,19 @@ from pyp2p.peer.address import from_host_port, is_unspecified, parse_multiaddr, 
 from pyp2p.peer.id import PeerId
 
 MAX_TEXT = 2048
-FORMS = "TARGET is a multiaddr (/ip4/1.2.3.4/tcp/4001, also with /p2p/ID), /dnsaddr/NAME, or HOST:PORT"
+FORMS = (
+    "TARGET is a multiaddr (/ip4/1.2.3.4/tcp/4001, also with /p2p/ID), /dnsaddr/NAME, HOST:PORT, or a node record "
+    "(enr:...)"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where to connect; `peer` is None when the id is to be learnt."""
+    """Where to connect; `peer` is None when the id is to be learnt. `others` are more addresses of a known peer."""
 
     address: Multiaddr
     peer: PeerId | None
+    others: tuple[Multiaddr, ...] = ()
 
     @property
     def multiaddr(self) -> Multiaddr:
@@ -35,8 +39,10 @@ class Target:
         return text(self.multiaddr)
 
 
-def parse_target(given: str) -> Target:
-    """The target that `given` names; raises `UsageError` (with the position where there is one)."""
+def parse_target(given: str | Target) -> Target:
+    """The target that `given` names, or is; raises `UsageError` (with the position where there is one)."""
+    if isinstance(given, Target):
+        return given
     if len(given) > MAX_TEXT:
         raise UsageError(f"a target of {len(given)} characters: at most {MAX_TEXT} are read", FORMS)
     try:
@@ -70,7 +76,7 @@ def _parse(given: str) -> Target:
     if "://" in given:
         raise UsageError(f"'{printable(given)}' is a URL", FORMS)
     if given.startswith("enr:"):
-        raise UsageError("a node record (enr:) is no target yet", FORMS)
+        raise UsageError("a node record (enr:) is no address", "`pyp2p enr read` tells what is in it.")
     if _is_peer_id(given):
         raise _only_an_id(given)
     return Target(_host_port(given), None)

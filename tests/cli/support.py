@@ -43,7 +43,7 @@ class Listening:
         assert process.stdout is not None
         self.first = json.loads(process.stdout.readline())
         self.peer_id: str = self.first["peer_id"]
-        self.address: str = self.first["addresses"][0]
+        self.address: str = next(iter(self.first["addresses"]), "")
 
     def close_stdin(self) -> str:
         """End it as a parent does; returns the rest of its output."""

@@ -2,7 +2,8 @@
 
 Each measure runs listener and dialer of one implementation in two processes over loopback, the implementations in turn,
 round after round; the first round is thrown away and medians of the others are printed. Go runs with GOMAXPROCS=1: one
-core, as Python has. Every child has a deadline, so the whole ends by itself.
+core, as Python has. discv5 is measured beside go-ethereum and @chainsafe/discv5. Every child has a deadline, so the
+whole ends by itself.
 """
 
 import argparse
@@ -12,16 +13,18 @@ import platform
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
-from tests.interop.peers import LANGUAGES, PeerUnavailable, command
+from tests.bench import discovery_core
+from tests.interop.peers import DISCV5, LANGUAGES, PeerUnavailable, command
 
 PYP2P = [sys.executable, "-m", "tests.bench.peer"]
+PYP2P_DISCV5 = [sys.executable, "-m", "tests.bench.discovery"]
 GB = 1_000_000_000
 PATIENCE = 120.0  # seconds for one child
 
@@ -93,15 +96,34 @@ class Peer:
                 process.wait(30)
 
 
-def peers() -> list[Peer]:
+@dataclass
+class Pair:
+    """One implementation asks, another (or another process of the same) listens."""
+
+    name: str
+    asker: Peer
+    listener: Peer
+
+
+def peers(pyp2p: list[str] = PYP2P, languages: Iterable[str] = LANGUAGES) -> list[Peer]:
     """pyp2p and those others that can be built here."""
-    found = [Peer("pyp2p", PYP2P)]
-    for language in LANGUAGES:
+    found = [Peer("pyp2p", pyp2p)]
+    for language in languages:
         try:
-            env = {"GOMAXPROCS": "1"} if language == "go" else {}
+            env = {"GOMAXPROCS": "1"} if language.startswith("go") else {}
             found.append(Peer(language, command(language), env))
         except PeerUnavailable as error:
             print(f"without {language}: {error}", file=sys.stderr)
+    return found
+
+
+def pairs() -> list[Pair]:
+    """Each implementation of discv5 with itself, and pyp2p with geth both ways."""
+    ours, *others = peers(PYP2P_DISCV5, DISCV5)
+    found = [Pair(peer.name, peer, peer) for peer in (ours, *others)]
+    for geth in others:
+        if geth.name == "go-discv5":
+            found += [Pair("pyp2p asks go", ours, geth), Pair("go asks pyp2p", geth, ours)]
     return found
 
 
@@ -208,7 +230,28 @@ def sample_router(peer: Peer) -> Sample:
     return peer.run("router")[0]
 
 
-ALONE = ("flat", "fan-out", "router")  # measures of pyp2p itself
+DISCOVERY = {  # what it is called: sub-command, requests of a full round, at a time
+    "ping 1 /s": ("ping", 2_000, 1),
+    "ping 8 /s": ("ping", 6_000, 8),
+    "sessions /s": ("sessions", 200, 1),
+    "talk 32 B /s": ("talkreq", 2_000, 1),
+}
+
+
+def sample_discv5(pair: Pair, share: float) -> Sample:
+    """Requests per second, each kind to a listener of its own, and how many failed."""
+    found: Sample = {}
+    failed = 0.0
+    for name, (what, full, callers) in DISCOVERY.items():
+        with pair.listener.started("listen") as (record, _):
+            flags = ["--count", str(int(full * share)), "--concurrency", str(callers)]
+            result, _cpu = pair.asker.run(what, record, *flags)
+        found[name] = result["per_sec"]
+        failed += result["fails"]
+    return {**found, "failed": failed}
+
+
+ALONE = ("flat", "fan-out", "router", "discv5 core")  # measures of pyp2p itself
 
 
 def measures(quick: bool) -> dict:
@@ -227,20 +270,23 @@ def measures(quick: bool) -> dict:
         "gossip signed": lambda peer: sample_gossip(peer, "strict", 0.1 if quick else 0.5),
         "fan-out": lambda peer: sample_fanout(peer, 8, few * 10),
         "router": sample_router,
+        "discv5": lambda pair: sample_discv5(pair, 0.1 if quick else 1.0),
+        "discv5 core": lambda _: discovery_core.measure(),
         "flat": lambda peer: sample_flat(peer, [10, counts[-1]], few, few // 4),
     }
 
 
 def run(flags: argparse.Namespace) -> dict[str, dict[str, Sample]]:
     table: dict[str, dict[str, Sample]] = {}
-    everybody = peers()
+    everybody = peers(PYP2P, () if flags.only in (*ALONE, "discv5") else LANGUAGES)
     for name, sample in measures(flags.quick).items():
         if flags.only not in (None, name):
             continue
         rounds = 1 if flags.quick or name in ("memory", *ALONE) else flags.rounds
+        taking_part = pairs() if name == "discv5" else everybody[:1] if name in ALONE else everybody
         samples: dict[str, list[Sample]] = {}
         for turn in range(rounds + (not flags.quick)):
-            for peer in everybody[:1] if name in ALONE else everybody:
+            for peer in taking_part:
                 print(f"{name} {turn + 1}/{rounds + 1} {peer.name}    ", end="\r", file=sys.stderr)
                 try:
                     samples.setdefault(peer.name, []).append(sample(peer))

@@ -1,11 +1,15 @@
 """Task steps of trio per unit of work, both ends in one process: a speed that is the same on every machine."""
 
 import gc
+import os
 
 import trio
 import trio.testing
 
+from pyp2p.discv5.enr import Enr
+from pyp2p.discv5.service import open_discv5
 from pyp2p.muxers.yamux import Yamux
+from pyp2p.peer.keys import Identity, KeyType
 from pyp2p.protocols.echo import ECHO_PROTOCOL, serve_echo
 from pyp2p.protocols.perf import PERF_PROTOCOL, run_perf
 from pyp2p.switch.config import SwitchConfig
@@ -90,3 +94,30 @@ async def test_to_connect_identify_and_close_takes_at_most_60_steps_and_leaves_n
     assert steps.count / CONNECTIONS <= 60
     # Circles of references would keep each connection until everything is collected: a tenth of the time.
     assert left < CONNECTIONS
+
+
+async def test_a_request_of_discv5_takes_at_most_4_steps_and_leaves_no_garbage() -> None:
+    one, two = (Identity.generate(KeyType.SECP256K1, entropy=os.urandom) for _ in range(2))
+    async with open_discv5(one) as asker, open_discv5(two) as listener:
+
+        async def echo(_: Enr, request: bytes) -> bytes:
+            return request
+
+        listener.serve(b"echo", echo)
+        there = listener.record
+        await asker.talk(there, b"echo", b"warm up")
+        gc.collect()
+        gc.disable()
+        try:
+            with Steps() as pings:
+                for _ in range(ECHOES):
+                    await asker.ping(there)
+            with Steps() as talks:
+                for _ in range(ECHOES):
+                    await asker.talk(there, b"echo", bytes(32))
+            left = gc.collect()
+        finally:
+            gc.enable()
+    assert pings.count / ECHOES <= 3.1  # the reader of each socket and who asks; the timer is rare
+    assert talks.count / ECHOES <= 4.1  # and the handler
+    assert left < ECHOES / 10

@@ -10,6 +10,10 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from pyp2p.discv5 import rlp
+from pyp2p.discv5.enr import Enr
+from pyp2p.discv5.keccak import keccak256
+from pyp2p.discv5.packet import MAX_PLAINTEXT
 from pyp2p.errors import NoCommonProtocol, RemoteError
 from pyp2p.identify import core as identify_core
 from pyp2p.identify import wire as identify_wire
@@ -19,6 +23,7 @@ from pyp2p.multistream.core import Dialer, Listener
 from pyp2p.muxers.base import Data, MemoryBudget, Muxer, MuxerFactory, MuxerLimits, Opened
 from pyp2p.muxers.mplex.core import Mplex
 from pyp2p.muxers.yamux.core import Yamux
+from pyp2p.peer import secp256k1
 from pyp2p.peer.address import parse_multiaddr, text
 from pyp2p.peer.id import PeerId
 from pyp2p.peer.keys import Identity
@@ -27,6 +32,7 @@ from pyp2p.peer.record import DOMAIN, PAYLOAD_TYPE, Envelope, PeerRecord, open_r
 from pyp2p.security.noise.channel import NoiseChannel
 from pyp2p.security.noise.core import Noise
 from pyp2p.security.noise.wire import decode_payload
+from tests.fuzz import discovery
 from tests.unit.security.noise_tools import Cheat, entropy_of, payload, transcript_cores
 from tests.vectors import load
 
@@ -196,6 +202,53 @@ def public_key(data: bytes) -> None:
 
 
 BOB = Identity.generate(entropy=entropy_of("bob"))
+
+
+RECORDS = load("enr")["valid"] + load("enr")["invalid"]
+
+
+@target(_hex_strings(RECORDS))
+def rlp_item(data: bytes) -> None:
+    """What decodes has one encoding."""
+    assert rlp.encode(rlp.decode(data[1:])) == data[1:]
+
+
+@target([*_hex_strings(RECORDS), *(record["text"].encode() for record in RECORDS)])
+def node_record(data: bytes) -> None:
+    """Both forms: what is a record has one text and one encoding, and its entries can be read."""
+    for parse, source in ((Enr.from_rlp, data[1:]), (Enr.from_text, data[1:].decode("latin-1"))):
+        with contextlib.suppress(RemoteError):
+            record = parse(source)
+            assert Enr.from_text(record.text) == record
+            record.multiaddrs()
+
+
+NODE_KEY = bytes.fromhex(RECORDS[0]["private_key"])
+
+
+@target(bytes.fromhex(record["rlp"]) for record in load("enr")["valid"])
+def node_record_content(data: bytes) -> None:
+    """What a node signs itself: all that follows the signature is the input's."""
+    items = rlp.decode(data[1:])
+    if isinstance(items, tuple):
+        signature = secp256k1.sign_digest(NODE_KEY, keccak256(rlp.encode(items[1:])))
+        record = Enr.from_rlp(rlp.encode([signature, *items[1:]]))
+        for name in ("ip", "ip6", "tcp6", "udp6", "quic6", "eth2", "attnets", "syncnets", "cgc", "nfd", "peer_id"):
+            getattr(record, name)
+        record.multiaddrs()
+
+
+@target(discovery.datagrams())
+def discv5_datagram(data: bytes) -> None:
+    """To a node in the middle of everything, from all who speak to it."""
+    discovery.one_datagram(data[1:])
+
+
+@target(discovery.plaintexts())
+def discv5_message(data: bytes) -> None:
+    """Under a session."""
+    if len(data) <= MAX_PLAINTEXT:
+        discovery.one_message(data[1:])
 
 
 @target(_hex_strings(load("signed_envelope")))

@@ -114,12 +114,14 @@ def subscribe(options: argparse.Namespace, out: Output, settings: dict[str, Any]
 def publish(options: argparse.Namespace, out: Output, settings: dict[str, Any]) -> int:
     """`gossip pub TOPIC`; `settings` are for `open_pubsub`."""
     check_no_conflict(options, "data", "size")
+    # Looked at before anybody is told anything: who closes it after our first line wants us to end.
+    watches_input = (options.count or 1) > 1 and not _from_stdin(options) and not stdin.is_over()
 
     async def work(pubsub: Pubsub, peers: list[Target], switch: Switch) -> int:
         totals = _Totals()
         async with trio.open_nursery() as nursery:
             try:
-                if (options.count or 1) > 1 and not _from_stdin(options) and not stdin.is_over():
+                if watches_input:
                     nursery.start_soon(_until_input_ends, nursery.cancel_scope)
                 await _connect_all(switch, peers, options, out, nursery)
                 await _wait_for_listeners(pubsub, options, out)

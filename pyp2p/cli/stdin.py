@@ -17,6 +17,7 @@ from pyp2p.cli.failure import UsageError
 
 MAX_LINE = 16 * 1024 * 1024
 _STDIN = 0
+_READS = 16  # of what somebody wrote before the end
 
 
 async def end_of_input() -> None:
@@ -33,7 +34,12 @@ def is_over() -> bool:
         return False
     poll = select.poll()
     poll.register(_STDIN, select.POLLIN)
-    return bool(poll.poll(0)) and not os.read(_STDIN, 65536)
+    for _ in range(_READS):
+        if not poll.poll(0):
+            return False
+        if not os.read(_STDIN, 65536):
+            return True
+    return False
 
 
 async def lines() -> AsyncIterator[bytes]:

@@ -19,7 +19,7 @@ from typing import Any, Final, TextIO
 import trio
 
 from pyp2p.cli import records, render
-from pyp2p.cli.discv5 import CONNECT_FAILED, NOBODY, bootnodes, identity, opened
+from pyp2p.cli.discv5 import CONNECT_FAILED, bootnodes, identity, opened
 from pyp2p.cli.failure import OK, TIMEOUT, CommandFailed, UsageError
 from pyp2p.cli.output import Output, json_line
 from pyp2p.cli.runner import run
@@ -182,7 +182,7 @@ def crawl(options: argparse.Namespace, out: Output) -> int:
         records.where(node)
     who = identity(options, out)
     table = TableConfig(check_min=_NEVER, check_max=_NEVER, refresh=_NEVER, first_refresh=_NEVER)
-    config = Discv5Config(table=table, votes=NOBODY, max_sessions=2 * _ASKED_AT_ONCE, max_known=2 * _ASKED_AT_ONCE)
+    config = Discv5Config(table=table, max_sessions=2 * _ASKED_AT_ONCE, max_known=2 * _ASKED_AT_ONCE)
 
     async def command(file: TextIO | None) -> int:
         try:

@@ -27,10 +27,10 @@ from pyp2p.cli.ping import PINGS, Tally
 from pyp2p.cli.reach import check_no_conflict
 from pyp2p.cli.runner import run
 from pyp2p.discv5.enr import Enr
-from pyp2p.discv5.limits import VoteConfig
+from pyp2p.discv5.messages import NAMES
 from pyp2p.discv5.node import Endpoint, canonical, log_distance
 from pyp2p.discv5.service import Discv5, open_discv5
-from pyp2p.discv5.types import Discv5Config
+from pyp2p.discv5.types import Form, PacketTrace
 from pyp2p.errors import DiscoveryError, LocalProtocolError, NoAnswer, NoEndpoint, printable
 from pyp2p.io.udp import bind_udp
 from pyp2p.peer.keys import Identity, KeyType
@@ -38,7 +38,6 @@ from pyp2p.trace import Stage
 
 CONNECT_FAILED = STAGE_CODES[Stage.CONNECT]
 _PROTOCOL_FAILED = STAGE_CODES[Stage.PROTOCOL]
-NOBODY = VoteConfig(minimum=1_000_000)  # what others say of our address is not believed
 _SHOWN = 400  # characters of an answer that are shown to people
 _DEAD = "It may be gone, behind a NAT or a firewall, or its record out of date: ask another node for it (`lookup`)."
 
@@ -108,14 +107,14 @@ def one_command(options: argparse.Namespace, out: Output, nodes: Sequence[Enr], 
     """Run `work` with a node, within --timeout, and return the exit code; failures are shown."""
     who = identity(options, out)
     seconds = options.timeout or math.inf
-    config = Discv5Config(votes=NOBODY)
+    tracer = _Tracer(out) if options.trace else None
     for node in nodes:
         records.where(node)
 
     async def command() -> int:
         try:
             with trio.move_on_after(seconds):
-                async with opened(options, who, nodes, advertise=(), config=config, **settings) as service:
+                async with opened(options, who, nodes, advertise=(), trace=tracer, **settings) as service:
                     return await work(service)
             raise CommandFailed(
                 Stage.CONNECT.value, TIMEOUT, f"not done within {seconds:g} s", "Try again, or raise --timeout."
@@ -125,6 +124,28 @@ def one_command(options: argparse.Namespace, out: Output, nodes: Sequence[Enr], 
             return failure.code
 
     return run(command, out)
+
+
+class _Tracer:
+    """Shows each packet, with the time since the first one."""
+
+    def __init__(self, out: Output) -> None:
+        self._out = out
+        self._began: float | None = None
+
+    def __call__(self, packet: PacketTrace) -> None:
+        if self._began is None:
+            self._began = packet.at
+        at = round((packet.at - self._began) * 1000, 3)
+        way = "sent" if packet.sent else "received"
+        message = None if packet.message is None else NAMES[packet.message]
+        where = records.shown(packet.endpoint)
+        unread = "random content" if packet.sent else "nothing that can be read"
+        said = message or ("" if packet.form is Form.WHOAREYOU else unread)
+        sheet = {"at_ms": at, "way": way, "endpoint": where, "form": packet.form.value, "message": message}
+        line = f"{at:9.1f} ms  {way:8}  {packet.form.value:9}  {packet.size:4} B  {where}  {said}".rstrip()
+        self._out.status(None)
+        self._out.emit("packet", {**sheet, "size": packet.size}, [self._out.style.dim(line)])
 
 
 def bootnodes(options: argparse.Namespace) -> list[Enr]:
@@ -303,7 +324,7 @@ def tell_nodes(found: Sequence[Enr], target: bytes, out: Output) -> None:
 
 def _row(node: Enr, target: bytes) -> list[str]:
     at = node.udp_endpoint(4) or node.udp_endpoint(6)
-    place = "-" if at is None else records.shown(Endpoint.of(*at))
+    place = "-" if at is None else records.shown(at)
     said = (records.client(node) or "-", records.fork_digest(node) or "-")
     return [str(log_distance(target, node.node_id)), node.node_id.hex()[:16], place, str(node.seq), *said]
 

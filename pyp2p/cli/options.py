@@ -228,7 +228,8 @@ PING = (
     _COUNT,
     Option("--interval", "pause between them (default 1)", number(0, 3600), "SECONDS", 1.0),
 )
-DISCV5_PING = (_TIMEOUT, *PING)
+_PACKETS = Option("--trace", "show each packet with its time", default=False)
+DISCV5_PING = (_TIMEOUT, _PACKETS, *PING)
 PERF = (
     Option("--upload", "bytes to send, like 64MB or 1GiB (default 64MB each way)", _bytes, "SIZE"),
     Option("--download", "bytes to receive", _bytes, "SIZE"),
@@ -283,11 +284,12 @@ _BOOTNODE = Option("--bootnode", "record (enr:...) of a node to begin with; may 
 DISCV5 = (_KEY, _PORT, _ADDR)
 DISCV5_FIND = (
     _TIMEOUT,
+    _PACKETS,
     Option("--distance", "log distance from the node, 0 to 256 (0: its own record); may be repeated (default: 256)",
            whole(0, 256), "D", many=True),
 )  # fmt: skip
-DISCV5_LOOKUP = (_TIMEOUT, _BOOTNODE)
-DISCV5_TALK = (_TIMEOUT, _DATA, Option("--hex", "bytes to ask, in hex", _hex, "HEX"))
+DISCV5_LOOKUP = (_TIMEOUT, _PACKETS, _BOOTNODE)
+DISCV5_TALK = (_TIMEOUT, _PACKETS, _DATA, Option("--hex", "bytes to ask, in hex", _hex, "HEX"))
 DISCV5_LISTEN = (
     _BOOTNODE,
     Option("--state", "file that keeps our record and the nodes that answered, from run to run", str, "FILE"),

@@ -22,7 +22,7 @@ from pyp2p.errors import NoAnswer, TooManyRequests
 IV_BYTES = 16
 _RANDOM_CONTENT = 20  # bytes in place of a message, when there is no session yet
 Done = Callable[[object, float], None]  # the result or a `DiscoveryError`, and when
-Transmit = Callable[[bytes, Endpoint], None]
+Transmit = Callable[[bytes, Endpoint, Message | None], None]  # the message in the packet, if there is one
 
 
 class Call:
@@ -113,7 +113,8 @@ class Calls:
         self._forget_nonces(call)
         if session is not None and session.proven:
             call.attempts += 1
-            self.expect(call, self.send(where, session, call.plaintext), now + self._config.request_timeout)
+            nonce = self.send(where, session, call.message, call.plaintext)
+            self.expect(call, nonce, now + self._config.request_timeout)
         elif self._shaking.get(where, call) is call:
             call.attempts += 1
             self._shaking[where] = call
@@ -125,13 +126,13 @@ class Calls:
                 nonce=nonce,
                 content=self._entropy(_RANDOM_CONTENT),
             )
-            self._transmit_to(datagram, where[1])
+            self._transmit_to(datagram, where[1], None)
             self.expect(call, nonce, now + self._config.handshake_timeout)
         else:
             self.waits(call)
 
-    def send(self, where: Where, session: Session, plaintext: bytes) -> bytes:
-        """Send an encoded message under a session; returns the nonce of its packet."""
+    def send(self, where: Where, session: Session, message: Message, plaintext: bytes) -> bytes:
+        """Send a message, encoded as `plaintext`, under a session; returns the nonce of its packet."""
         random = self._entropy(IV_BYTES + RANDOM_NONCE_BYTES)  # at once: each time is a system call
         nonce = session.nonce(random[IV_BYTES:])
         datagram = encode_ordinary(
@@ -142,7 +143,7 @@ class Calls:
             cipher=session.write,
             plaintext=plaintext,
         )
-        self._transmit_to(datagram, where[1])
+        self._transmit_to(datagram, where[1], message)
         return nonce
 
     def expect(self, call: Call, nonce: bytes, deadline: float) -> None:

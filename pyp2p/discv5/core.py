@@ -10,11 +10,12 @@ from __future__ import annotations
 import random
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from pyp2p.discv5.calls import IV_BYTES, Call, Calls, Done, short
 from pyp2p.discv5.crypto import derive_keys, id_signature_digest
-from pyp2p.discv5.enr import Enr, Value
-from pyp2p.discv5.limits import RateLimits, Votes
+from pyp2p.discv5.enr import Enr
+from pyp2p.discv5.limits import RateLimits
 from pyp2p.discv5.lookup import Lookup
 from pyp2p.discv5.messages import (
     FindNode,
@@ -29,6 +30,7 @@ from pyp2p.discv5.messages import (
     split_nodes,
 )
 from pyp2p.discv5.node import Endpoint, Refusal, canonical, endpoints, log_distance, refuse_record
+from pyp2p.discv5.own import OwnRecord
 from pyp2p.discv5.packet import (
     MAX_HANDSHAKE_PLAINTEXT,
     HandshakePacket,
@@ -41,10 +43,13 @@ from pyp2p.discv5.packet import (
 )
 from pyp2p.discv5.sessions import RANDOM_NONCE_BYTES, Challenges, KeyPair, Session, Sessions, Where
 from pyp2p.discv5.table import Heard, RoutingTable
+from pyp2p.discv5.talks import Talks
 from pyp2p.discv5.types import (
+    Arrived,
     Completed,
     Discv5Config,
     Effect,
+    Form,
     NodeEvent,
     NodeNews,
     RecordChanged,
@@ -55,7 +60,6 @@ from pyp2p.discv5.walk import K, Walk, WalkDone
 from pyp2p.errors import (
     InvalidEnr,
     InvalidKey,
-    LocalProtocolError,
     MessageError,
     NoEndpoint,
     PacketError,
@@ -68,10 +72,16 @@ _REQUEST_ID = 8  # bytes of ours
 _ID_NONCE = 16
 _TICK = 1.0  # seconds between looks at the table
 _MAX_CHALLENGES = 2  # WHOAREYOUs that are answered for each packet that a request may take
+_MAX_FRIENDS = 64  # that we begin anew with when nobody is left
+_FORMS: Final = {OrdinaryPacket: Form.ORDINARY, WhoAreYou: Form.WHOAREYOU, HandshakePacket: Form.HANDSHAKE}
 
 
 class Node:
-    """One node: the record is the one to begin with; `families` are the IP versions that it can send to."""
+    """One node: the record is the one to begin with; `families` are the IP versions that it can send to.
+
+    A `fixed` record is not changed by what others say of our address. With `traced` set, each packet that comes is told
+    as `Arrived`.
+    """
 
     def __init__(
         self,
@@ -82,20 +92,27 @@ class Node:
         entropy: Callable[[int], bytes],
         families: Iterable[int] = (4, 6),
         config: Discv5Config | None = None,
+        fixed: bool = False,
     ) -> None:
         self.config = Discv5Config() if config is None else config
-        self.record = record
         self.node_id = record.node_id
         self.counters: Counter[str] = Counter()
         self.protocols: set[bytes] = set()  # of TALKREQ, that are served
+        self.traced = False
         self.table: RoutingTable[Enr] = RoutingTable(self.node_id, rng, self.config.table)
-        self._identity = identity
         self._scalar = identity.scalar
         self._entropy = entropy
         self._rng = rng
         self._families = frozenset(families)
         self._rates = RateLimits(self.config.rates)
-        self._votes = Votes(self.config.votes)
+        self.own = OwnRecord(
+            identity,
+            record,
+            votes=self.config.votes,
+            fixed=fixed,
+            changed=lambda new: self._out.append(RecordChanged(new)),
+            counters=self.counters,
+        )
         self._sessions = Sessions(self.config.max_sessions)
         self._challenges = Challenges(self.config.max_challenges, self.config.challenge_ttl)
         self._known: OrderedDict[bytes, Enr] = OrderedDict()
@@ -104,15 +121,22 @@ class Node:
             self._sessions,
             self.config,
             entropy=entropy,
-            transmit=lambda data, to: self._out.append(SendDatagram(data, to)),
+            transmit=lambda data, to, message: self._out.append(SendDatagram(data, to, Form.ORDINARY, message)),
             failed=self._on_failure,
             counters=self.counters,
         )
-        self._talks: OrderedDict[int, tuple[Where, bytes, float]] = OrderedDict()
+        self._talks = Talks(self.config)
+        self._friends: dict[bytes, Enr] = {}
+        self._arrived: Arrived | None = None  # the packet that is looked at, when they are traced
         self._requests = 0
         self._walks: dict[int, Walk] = {}
         self._next_tick: float | None = None
         self._out: list[Effect] = []
+
+    @property
+    def record(self) -> Enr:
+        """Our own record."""
+        return self.own.record
 
     def take(self) -> list[Effect]:
         """What is to be done now, in order; each effect is returned once."""
@@ -154,20 +178,16 @@ class Node:
             walk.stopped = True
 
     def add(self, node: Enr, now: float) -> Heard | Refusal | None:
-        """Take a record that we were given (a bootnode, one of the last run); None where it names no endpoint."""
+        """Take a record that we were given (a bootnode, one of the last run); None where it names no endpoint.
+
+        The first 64 are taken again when the table is empty: whoever was offline for long has lost all others.
+        """
         endpoint = self._endpoint(node)
-        return None if endpoint is None else self.table.heard(node, endpoint, now, source=endpoint)
-
-    def set_record(self, record: Enr) -> None:
-        """Our own record is this one from now on."""
-        if record.node_id != self.node_id or record.seq < self.record.seq:
-            raise LocalProtocolError("a record of another node, or older than the one we have")
-        self.record = record
-        self._out.append(RecordChanged(record))
-
-    def change_record(self, **changes: Value | None) -> None:
-        """Our own record with these entries, or without those given as None. Raises `LocalProtocolError`."""
-        self.set_record(self.record.update(self._identity, **changes))
+        if endpoint is None:
+            return None
+        if len(self._friends) < _MAX_FRIENDS or node.node_id in self._friends:
+            self._friends[node.node_id] = node
+        return self.table.heard(node, endpoint, now, source=endpoint)
 
     def random_id(self) -> bytes:
         """A node id that nobody has."""
@@ -175,10 +195,10 @@ class Node:
 
     def talk_respond(self, token: int, response: bytes, now: float) -> bool:
         """Answer a TALKREQ; False when that is too late."""
-        found = self._talks.pop(token, None)
-        if found is None or now > found[2]:
+        found = self._talks.end(token, now)
+        if found is None:
             return False
-        where, request_id, _ = found
+        where, request_id = found
         return self._respond(where, TalkResponse(request_id, response))
 
     # --- timers
@@ -201,8 +221,10 @@ class Node:
 
     def _look_after(self, now: float) -> None:
         self._challenges.expire(now)
-        while self._talks and next(iter(self._talks.values()))[2] < now:
-            self._talks.popitem(last=False)
+        self._talks.expire(now)
+        if not len(self.table):
+            for friend in list(self._friends.values()):
+                self.add(friend, now)
         for node in self.table.to_check(now):
             self._check(node.record, node.endpoint, now)
         target = self.table.to_refresh(now)
@@ -250,7 +272,7 @@ class Node:
         node_id, endpoint = call.where
         before = self.table.get(node_id)
         was_live = before is not None and before.live
-        if before is None:
+        if before is None and endpoint in endpoints(call.node):
             self.table.heard(call.node, endpoint, now)
         if self.table.alive(node_id, now, endpoint) and not was_live:
             self._out.append(NodeEvent(NodeNews.LIVE, call.node, endpoint))
@@ -273,6 +295,9 @@ class Node:
         except PacketError:
             self.counters["bad packets"] += 1
             return
+        if self.traced:
+            self._arrived = Arrived(sender, len(data), _FORMS[type(packet)])
+            self._out.append(self._arrived)
         if isinstance(packet, OrdinaryPacket):
             self._on_ordinary(packet, (packet.src_id, sender), now)
         elif isinstance(packet, WhoAreYou):
@@ -296,7 +321,7 @@ class Node:
         """Ask who it is. Deployed nodes repeat a challenge byte for byte: so do we for as long as it counts."""
         challenge = self._challenges.get(where, now)
         if challenge is not None:
-            self._out.append(SendDatagram(challenge.datagram, where[1]))
+            self._out.append(SendDatagram(challenge.datagram, where[1], Form.WHOAREYOU))
             return
         if self._challenges.full(now):
             self.counters["challenges refused"] += 1
@@ -310,7 +335,7 @@ class Node:
         )
         datagram = encode_whoareyou(packet, dest_id=where[0])
         self._challenges.add(where, packet, datagram, now)
-        self._out.append(SendDatagram(datagram, where[1]))
+        self._out.append(SendDatagram(datagram, where[1], Form.WHOAREYOU))
 
     def _on_whoareyou(self, packet: WhoAreYou, sender: Endpoint, now: float) -> None:
         call = self._calls.of_nonce(packet.nonce)
@@ -329,9 +354,10 @@ class Node:
         self._calls.shakes(call)
         nonce = session.nonce(self._entropy(RANDOM_NONCE_BYTES))
         record = self.record.raw if packet.enr_seq < self.record.seq else None
-        plaintext = call.plaintext
+        message, plaintext = call.message, call.plaintext
         if len(plaintext) > MAX_HANDSHAKE_PLAINTEXT - len(record or b""):  # it follows when the session stands
-            plaintext = encode_message(Ping(self._request_id(), self.record.seq))
+            message = Ping(self._request_id(), self.record.seq)
+            plaintext = encode_message(message)
             self._calls.waits(call)
         datagram = encode_handshake(
             dest_id=node_id,
@@ -344,7 +370,7 @@ class Node:
             cipher=session.write,
             plaintext=plaintext,
         )
-        self._out.append(SendDatagram(datagram, sender))
+        self._out.append(SendDatagram(datagram, sender, Form.HANDSHAKE, message))
         self._calls.expect(call, nonce, now + self.config.handshake_timeout)
 
     def _on_handshake(self, packet: HandshakePacket, where: Where, now: float) -> None:
@@ -422,7 +448,7 @@ class Node:
         endpoint = sender if sender in said else self._endpoint(node)
         if endpoint is None:
             return
-        heard = self.table.heard(node, endpoint, now)
+        heard = self.table.heard(node, endpoint, now, incoming=True)
         if isinstance(heard, Refusal):
             self.counters[f"record refused: {heard}"] += 1
             return
@@ -436,7 +462,7 @@ class Node:
         session = self._sessions.get(where)
         if session is None:
             return False
-        self._calls.send(where, session, encode_message(message))
+        self._calls.send(where, session, message, encode_message(message))
         return True
 
     def _on_plaintext(self, where: Where, plaintext: bytes, now: float) -> None:
@@ -448,6 +474,8 @@ class Node:
         except MessageError:
             self.counters["bad messages"] += 1
             return
+        if self._arrived is not None:
+            self._arrived.message = message
         match message:
             case Ping():
                 self._on_ping(where, message, now)
@@ -488,17 +516,14 @@ class Node:
 
     def _on_talk(self, where: Where, request: TalkRequest, now: float) -> None:
         node = self._record_of(where[0])
-        if node is None or request.protocol not in self.protocols or self._talks_full(where):
+        if node is None or request.protocol not in self.protocols:
             self._respond(where, TalkResponse(request.request_id, b""))
             return
         token = self._next_request()
-        self._talks[token] = where, request.request_id, now + self.config.talk_timeout
-        self._out.append(TalkCall(token, node, where[1], request.protocol, request.request))
-
-    def _talks_full(self, where: Where) -> bool:
-        if len(self._talks) >= self.config.max_talks:
-            return True
-        return sum(asker == where for asker, _, _ in self._talks.values()) >= self.config.max_talks_per_node
+        if self._talks.begin(token, where, request.request_id, now):
+            self._out.append(TalkCall(token, node, where[1], request.protocol, request.request))
+        else:  # an empty answer would say that the protocol is not served; it asks again
+            self.counters["talks refused"] += 1
 
     def _on_answer(self, where: Where, answer: Message, now: float) -> None:
         call = self._calls.get(where[0], answer.request_id)
@@ -508,35 +533,15 @@ class Node:
         match call.message, answer:
             case Ping(), Pong():
                 self._answered(call, answer, now)
-                self._on_pong(where, answer, now)
+                seen_at = Endpoint.of(answer.recipient_ip, answer.recipient_port)
+                self.own.seen_at(seen_at, where[1], now)
+                self._newer(where, answer.enr_seq, now)
             case FindNode(), Nodes():
                 self._on_nodes(call, call.message.distances, answer, now)
             case TalkRequest(), TalkResponse():
                 self._answered(call, answer.response, now)
             case _:
                 self.counters["answers unasked"] += 1
-
-    def _on_pong(self, where: Where, pong: Pong, now: float) -> None:
-        claimed = Endpoint.of(pong.recipient_ip, pong.recipient_port)
-        elected = self._votes.vote(where[1], claimed, now)
-        if elected is not None:
-            self._move_to(elected)
-        self._newer(where, pong.enr_seq, now)
-
-    def _move_to(self, endpoint: Endpoint) -> None:
-        """Others see us at another endpoint than our record says."""
-        if endpoint in endpoints(self.record):
-            return
-        ip = canonical(endpoint.ip)
-        try:
-            if ip.version == 4:
-                changed = self.record.update(self._identity, ip=ip, udp=endpoint.port)
-            else:
-                changed = self.record.update(self._identity, ip6=ip, udp6=endpoint.port)
-        except LocalProtocolError:  # it would be over 300 bytes
-            self.counters["record not changed"] += 1
-            return
-        self.set_record(changed)
 
     def _on_nodes(self, call: Call, distances: list[int], nodes: Nodes, now: float) -> None:
         if call.total and nodes.total != call.total:

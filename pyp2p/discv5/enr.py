@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from types import MappingProxyType
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 from multiaddr import Multiaddr
 
 from pyp2p.discv5 import rlp
 from pyp2p.discv5.keccak import keccak256
+from pyp2p.discv5.node import Endpoint, IPAddress, canonical
 from pyp2p.errors import InvalidEnr, InvalidKey, InvalidRlp, LocalProtocolError, printable
 from pyp2p.peer import secp256k1
 from pyp2p.peer.address import parse_multiaddr
@@ -43,7 +44,6 @@ _BASE64URL = re.compile(r"[A-Za-z0-9_-]+")
 # made to be costly 7 KiB: 28 MiB at worst.
 _CACHED = 4096
 
-IPAddress = IPv4Address | IPv6Address
 Version = Literal[4, 6]
 Protocol = Literal["tcp", "udp", "quic"]
 Value = IPAddress | int | rlp.Encodable
@@ -53,13 +53,6 @@ _DIALLED: Final[tuple[tuple[Version, Protocol, str], ...]] = (
     (6, "tcp", "/ip6/{}/tcp/{}"),
     (6, "quic", "/ip6/{}/udp/{}/quic-v1"),
 )
-
-
-class Endpoint(NamedTuple):
-    """Where a node listens for one protocol."""
-
-    ip: IPAddress
-    port: int
 
 
 def node_id(public: bytes) -> bytes:
@@ -240,7 +233,7 @@ class Enr:
         if version == 6 and (protocol == "quic" or key + b"6" in self.pairs):
             key += b"6"
         port = self._port(key)
-        return None if ip is None or port is None else Endpoint(ip, port)
+        return None if ip is None or port is None else Endpoint.of(ip, port)
 
     def udp_endpoint(self, version: Version) -> Endpoint | None:
         """Where the node takes part in discovery over this IP version."""
@@ -254,7 +247,7 @@ class Enr:
         found = []
         for version, protocol, form in _DIALLED:
             at = self.endpoint(protocol, version)
-            if at is not None and not at.ip.is_unspecified:
+            if at is not None and not canonical(at.ip).is_unspecified:
                 found.append(parse_multiaddr(form.format(*at)))
         return tuple(found)
 
@@ -276,6 +269,12 @@ class Enr:
 
     def _port(self, key: bytes) -> int | None:
         return self._uint(key) or None
+
+
+def bits(raw: bytes) -> list[int]:
+    """Which bits are set in an SSZ bitvector (`attnets`, `syncnets`), counted from the lowest of the first byte."""
+    value = int.from_bytes(raw, "little")
+    return [bit for bit in range(8 * len(raw)) if value >> bit & 1]
 
 
 @lru_cache(maxsize=_CACHED)

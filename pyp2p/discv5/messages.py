@@ -7,7 +7,7 @@ distance was asked for, is for others to judge.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -79,6 +79,14 @@ class TalkResponse:
 
 
 Message = Ping | Pong | FindNode | Nodes | TalkRequest | TalkResponse
+NAMES: Final[Mapping[type[Message], str]] = {
+    Ping: "PING",
+    Pong: "PONG",
+    FindNode: "FINDNODE",
+    Nodes: "NODES",
+    TalkRequest: "TALKREQ",
+    TalkResponse: "TALKRESP",
+}
 
 
 # ---- reading

@@ -7,7 +7,7 @@ are carried out at once. What cannot be sent is dropped, as on the way.
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -22,7 +22,17 @@ from pyp2p.discv5.enr import Enr, Value
 from pyp2p.discv5.messages import Pong
 from pyp2p.discv5.node import Endpoint
 from pyp2p.discv5.state import State, load, save
-from pyp2p.discv5.types import Completed, Discv5Config, Effect, NodeEvent, RecordChanged, SendDatagram, TalkCall
+from pyp2p.discv5.types import (
+    Arrived,
+    Completed,
+    Discv5Config,
+    Effect,
+    NodeEvent,
+    PacketTrace,
+    RecordChanged,
+    SendDatagram,
+    TalkCall,
+)
 from pyp2p.errors import DiscoveryError, LocalProtocolError, printable, unwrapped
 from pyp2p.io.guard import call_guarded, run_guarded
 from pyp2p.io.loglimit import LogLimiter
@@ -33,13 +43,12 @@ from pyp2p.platform import Platform
 logger = logging.getLogger("pyp2p.discv5")
 
 TalkHandler = Callable[[Enr, bytes], Awaitable[bytes]]
+Tracer = Callable[[PacketTrace], object]
 Bind = Callable[[str, int], DatagramSocket]
 
 _ENDED = "this discv5 node has ended: the block of open_discv5 was left"
 _SAVE_EVERY = 300.0  # seconds between savings of the table
 _NEWS = 1024  # events that wait for a watcher; more are dropped, the oldest stay
-_SEEN = 65536  # nodes that `candidates` gave already: strangers make up more
-_PAUSE = 5.0  # seconds after a random lookup that found nobody new
 
 
 class _Wait:
@@ -72,8 +81,18 @@ class _Choice:
 class Discv5:
     """A running node; made by `open_discv5`."""
 
-    def __init__(self, node: Node, sockets: list[DatagramSocket], path: Path | None, kept: list[Enr]) -> None:
+    def __init__(
+        self,
+        node: Node,
+        sockets: list[DatagramSocket],
+        *,
+        path: Path | None,
+        kept: list[Enr],
+        tracer: Tracer | None,
+    ) -> None:
         self._node = node
+        self._node.traced = tracer is not None
+        self._tracer = tracer
         self._sockets = {ip_address(sock.local[0]).version: sock for sock in sockets}
         self._path = path
         self._kept = kept
@@ -84,6 +103,9 @@ class Discv5:
         self._wakes_at = inf
         self._nursery: trio.Nursery | None = None
         self._changed = trio.Event()  # our record: it has to be saved
+        self._saved = trio.Event()  # set while the record that others hear of is the one in the file
+        self._saved.set()
+        self._held: deque[Effect] = deque()  # what is to be done now, or once our record is saved
         self._complaints = LogLimiter(logger)
 
     @property
@@ -149,21 +171,6 @@ class Discv5:
             raise choice.error
         return found
 
-    async def candidates(self, predicate: Callable[[Enr], bool] | None = None) -> AsyncIterator[Enr]:
-        """Nodes for a dialer, for ever: one lookup after the other, each record once until it is a newer one."""
-        seen: dict[bytes, int] = {}
-        while True:
-            news = 0
-            for record in await self.find_random(predicate):
-                if seen.get(record.node_id, -1) < record.seq:
-                    seen[record.node_id] = record.seq
-                    if len(seen) > _SEEN:
-                        del seen[next(iter(seen))]
-                    news += 1
-                    yield record
-            if not news:
-                await trio.sleep(_PAUSE)
-
     async def _ask_for_nodes(self, ask: Callable[..., int], *arguments: object, **options: object) -> list[Enr]:
         answer = await self._ask(ask, *arguments, **options)
         assert isinstance(answer, list)
@@ -202,7 +209,7 @@ class Discv5:
 
     def set_record(self, **changes: Value | None) -> None:
         """Change entries of our record, or remove those given as None. Raises `LocalProtocolError` as `Enr.update`."""
-        self._node.change_record(**changes)
+        self._node.own.change(**changes)
         self._flush()
 
     @asynccontextmanager
@@ -220,11 +227,14 @@ class Discv5:
     # --- effects
 
     def _flush(self) -> None:
-        for effect in self._node.take():
+        self._held.extend(self._node.take())
+        while self._held and self._saved.is_set():
+            effect = self._held.popleft()
             if type(effect) is SendDatagram:
                 sock = self._sockets.get(6 if ":" in effect.to.ip else 4)
                 if sock is None or not sock.send_to(effect.data, (effect.to.ip, effect.to.port)):
                     self.counters["datagrams not sent"] += 1
+                self._trace(True, effect.to, len(effect.data), effect)
             else:
                 self._carry_out(effect)
         when = self._node.next_timer()
@@ -241,13 +251,23 @@ class Discv5:
                 if self._nursery is not None:
                     self._nursery.start_soon(self._answer, effect)
             case NodeEvent() | RecordChanged():
-                if isinstance(effect, RecordChanged):
+                if isinstance(effect, RecordChanged) and self._path is not None:
+                    self._saved = trio.Event()  # what follows waits: nobody may hear of a number that could come again
                     self._changed.set()
                 for watcher in self._watchers:
                     try:
                         watcher.send_nowait(effect)
                     except (trio.WouldBlock, trio.BrokenResourceError):  # it does not read, or closed its end
                         self.counters["news missed"] += 1
+            case Arrived():
+                self._trace(False, effect.sender, effect.size, effect)
+
+    def _trace(self, sent: bool, endpoint: Endpoint, size: int, packet: SendDatagram | Arrived) -> None:
+        if self._tracer is not None:
+            now, message = trio.current_time(), packet.message
+            told = PacketTrace(now, sent, endpoint, size, packet.form, None if message is None else type(message))
+            if call_guarded(self._tracer, told) is not None:
+                self.counters["tracers failed"] += 1
 
     async def _answer(self, call: TalkCall) -> None:
         with trio.move_on_after(self._node.config.talk_timeout) as scope:
@@ -287,6 +307,8 @@ class Discv5:
         with suppress(trio.ClosedResourceError):  # at our end
             while True:
                 found = await sock.receive_many()
+                if not self._saved.is_set():
+                    await self._saved.wait()  # the kernel keeps, and in the end drops, what comes meanwhile
                 now = trio.current_time()
                 for data, (ip, port) in found:
                     self._node.datagram_received(data, Endpoint(ip, port), now)
@@ -308,6 +330,9 @@ class Discv5:
                 await self._changed.wait()
             self._changed = trio.Event()
             await self._save(path)
+            if not self._changed.is_set():
+                self._saved.set()
+                self._flush()
 
     async def _save(self, path: Path) -> None:
         try:
@@ -349,16 +374,18 @@ async def open_discv5(
     advertise: Iterable[tuple[str, int]] | None = None,
     state: Path | str | None = None,
     config: Discv5Config | None = None,
+    trace: Tracer | None = None,
     platform: Platform | None = None,
     bind: Bind = bind_udp,
 ) -> AsyncIterator[Discv5]:
     """Run a node of discv5 for the length of the block.
 
     `identity` is of type secp256k1. `listen` are addresses and UDP ports (0: any free one), one of each IP version at
-    most; `advertise` are those that our record names, else the same but for wildcards: then others tell us where we
-    are. `pairs` are further entries of the record. In the file `state` our record and the nodes that answered are kept
-    across runs. Raises `OSError` for an address that is not to be had, `InvalidEnr` for a bootnode that is none,
-    `LocalProtocolError` for entries that make no record.
+    most; `advertise` are those that our record names for good, else it names those of `listen` but for wildcards, until
+    enough others agree that we are elsewhere. `pairs` are further entries of the record. In the file `state` our record
+    and the nodes that answered are kept across runs. `trace` is called with each packet that leaves or comes. Raises
+    `OSError` for an address that is not to be had, `InvalidEnr` for a bootnode that is none, `LocalProtocolError` for
+    entries that make no record.
     """
     world = Platform() if platform is None else platform
     path = None if state is None else Path(state)
@@ -373,8 +400,16 @@ async def open_discv5(
             raise ValueError("listen: one address of an IP version, and at least one in all")
         where = [sock.local for sock in sockets] if advertise is None else list(advertise)
         record = _own_record(identity, kept.record, _entries(where, pairs or {}), world)
-        node = Node(identity, record, rng=world.rng, entropy=world.entropy, families=families, config=config)
-        service = Discv5(node, sockets, path, kept.nodes)
+        node = Node(
+            identity,
+            record,
+            rng=world.rng,
+            entropy=world.entropy,
+            families=families,
+            config=config,
+            fixed=advertise is not None,
+        )
+        service = Discv5(node, sockets, path=path, kept=kept.nodes, tracer=trace)
     except BaseException:
         for sock in sockets:
             sock.close()

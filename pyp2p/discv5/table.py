@@ -2,8 +2,9 @@
 
 Rules: pure, every operation costs the same whatever the table holds (a bucket of it at most, and one look at which of
 the 256 buckets are in use). A node is in one place: in its bucket or among the replacements of its bucket, and there
-are replacements only where the bucket is full. Nobody is given out who did not answer at the very endpoint that its
-record names: else records that name a victim would lead the network to it. discv5 theory "Node table".
+are replacements only where the bucket is full, or has no place for more of those that came to us: whoever wants a table
+for himself chooses ids and comes first. Nobody is given out who did not answer at the very endpoint that its record
+names: else records that name a victim would lead the network to it. discv5 theory "Node table".
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class TableConfig:
 
     bucket_size: int = 16
     replacements: int = 16  # per bucket: candidates are cheap to make
+    max_incoming: int = 4  # nodes, and replacements, of a bucket that nobody else told of: they choose whom to press
     per_bucket_subnet: int = 2  # nodes and replacements of one /24 or /64: an eclipse needs many networks
     per_table_subnet: int = 10
     max_failures: int = 3  # requests in a row; one is lost on any network
@@ -71,14 +73,16 @@ class Node(Generic[R]):
     """One node: `live` when it answered at `endpoint`, else only seen. The table alone changes it."""
 
     __slots__ = (
-        *("advertised", "checked_at", "endpoint", "failures", "live", "record", "scopes", "seen_at", "spoke", "subnet"),
+        *("advertised", "checked_at", "endpoint", "failures", "incoming", "live", "record", "scopes", "seen_at"),
+        *("spoke", "subnet"),
     )
 
-    def __init__(self, record: R, endpoint: Endpoint, now: float, spoke: bool) -> None:
+    def __init__(self, record: R, endpoint: Endpoint, now: float, spoke: bool, incoming: bool) -> None:
         self.record = record
         self.seen_at = now
         self.checked_at = _NEVER
         self.spoke = spoke  # to us, itself: anybody can make up a record
+        self.incoming = incoming  # it came to us, and nobody else has told of it
         self.live = False
         self.failures = 0
         self.move(endpoint)
@@ -125,13 +129,22 @@ class _Bucket(Generic[R]):
         place[node.node_id] = place.pop(node.node_id)
         node.seen_at = now
 
-    def promote(self) -> None:
-        """Take in the newest replacement that spoke to us, or the newest, at its place in the order.
+    def admits(self, node: Node[R], config: TableConfig) -> bool:
+        """True when there is a place for the node, and it is not one too many of those that came to us."""
+        if len(self.nodes) >= config.bucket_size:
+            return False
+        return not node.incoming or sum(each.incoming for each in self.nodes.values()) < config.max_incoming
+
+    def successor(self, config: TableConfig) -> Node[R] | None:
+        """The replacement to take in next: the newest that spoke to us, or the newest."""
+        newest_first = [node for node in reversed(self.replacements.values()) if self.admits(node, config)]
+        return next((node for node in newest_first if node.spoke), newest_first[0] if newest_first else None)
+
+    def promote(self, chosen: Node[R]) -> None:
+        """Take in a replacement, at its place in the order.
 
         Nobody has checked it while it waited: it is unverified, and the next to be checked.
         """
-        newest_first = list(reversed(self.replacements.values()))
-        chosen = next((node for node in newest_first if node.spoke), newest_first[0])
         del self.replacements[chosen.node_id]
         chosen.live = False
         chosen.checked_at = _NEVER
@@ -173,8 +186,12 @@ class RoutingTable(Generic[R]):
         bucket = self._buckets.get(log_distance(self._local_id, node_id))
         return bucket.get(node_id) if bucket else None
 
-    def heard(self, record: R, endpoint: Endpoint, now: float, source: Endpoint | None = None) -> Heard | Refusal:
+    def heard(
+        self, record: R, endpoint: Endpoint, now: float, source: Endpoint | None = None, incoming: bool = False
+    ) -> Heard | Refusal:
         """Take a node that spoke to us from `endpoint` in a session, or, with `source`, one that `source` told us of.
+
+        One is `incoming` that spoke to us before we did to it: only a few in a bucket, until somebody tells of it.
 
         A newer record replaces the one we have, an older one never does; at another endpoint the node is unverified
         again. What others tell is worth less: it counts only when it is newer, is no sign of life, moves a node only
@@ -188,6 +205,8 @@ class RoutingTable(Generic[R]):
         node = bucket.get(record.node_id) if bucket else None
         if node is not None and record.seq <= node.record.seq:
             if source is not None:
+                if bucket is not None and source != node.endpoint:
+                    self._confirm(bucket, node)
                 return Heard.UNCHANGED
             if bucket is not None and endpoint == node.endpoint:  # by far the most frequent: all was judged before
                 node.spoke = True
@@ -199,7 +218,7 @@ class RoutingTable(Generic[R]):
         if refusal is not None:
             return refusal
         if bucket is None or node is None:
-            return self._add(distance, Node(record, endpoint, now, source is None))
+            return self._add(distance, Node(record, endpoint, now, source is None, incoming))
         return self._renew(bucket, node, record, endpoint, None if source else now)
 
     def alive(self, node_id: bytes, now: float, endpoint: Endpoint | None = None) -> bool:
@@ -240,9 +259,8 @@ class RoutingTable(Generic[R]):
             del bucket.nodes[node_id]
             self._nodes -= 1
             self._live -= node.live
-            if bucket.replacements:
-                self._nodes += 1
-                bucket.promote()
+            if (next_one := bucket.successor(self._config)) is not None:
+                self._promote(bucket, next_one)
         if not bucket.replacements:
             self._contended.pop(distance, None)
         if not bucket.nodes:
@@ -377,7 +395,7 @@ class RoutingTable(Generic[R]):
         bucket = self._buckets.get(distance) or _Bucket[R]()
         if (refusal := self._crowded(bucket, node.subnet)) is not None:
             return refusal
-        if len(bucket.nodes) < self._config.bucket_size:
+        if bucket.admits(node, self._config):
             if not bucket.nodes and _NEVER in self._refreshed[max(distance - 1, 1) : distance + 1]:
                 self.next_refresh = min(self.next_refresh, self._last_refresh + self._config.first_refresh)
             self._buckets[distance] = bucket
@@ -385,12 +403,17 @@ class RoutingTable(Generic[R]):
             self._count(bucket, node.subnet, 1)
             self._nodes += 1
             return Heard.ADDED
-        if len(bucket.replacements) >= self._config.replacements:
+        incoming = [each for each in bucket.replacements.values() if each.incoming]
+        oldest = None
+        if node.incoming and len(incoming) >= self._config.max_incoming:
+            oldest = incoming[0]
+        elif len(bucket.replacements) >= self._config.replacements:
             oldest = next((each for each in bucket.replacements.values() if not each.spoke), None)
             if oldest is None and node.spoke:
                 oldest = next(iter(bucket.replacements.values()), None)
             if oldest is None:
                 return Refusal.BUCKET_FULL
+        if oldest is not None:
             del bucket.replacements[oldest.node_id]
             self._suspects.pop(oldest.node_id, None)
             self._count(bucket, oldest.subnet, -1)
@@ -398,6 +421,18 @@ class RoutingTable(Generic[R]):
         self._count(bucket, node.subnet, 1)
         self._contended.setdefault(distance)
         return Heard.REPLACEMENT
+
+    def _confirm(self, bucket: _Bucket[R], node: Node[R]) -> None:
+        """Another node told of it: it takes no place any more of those that are kept small."""
+        node.incoming = False
+        if (next_one := bucket.successor(self._config)) is not None:
+            self._promote(bucket, next_one)
+
+    def _promote(self, bucket: _Bucket[R], node: Node[R]) -> None:
+        bucket.promote(node)
+        self._nodes += 1
+        if not bucket.replacements:
+            self._contended.pop(log_distance(self._local_id, node.node_id), None)
 
     def _renew(
         self, bucket: _Bucket[R], node: Node[R], record: R, endpoint: Endpoint, now: float | None
@@ -417,7 +452,9 @@ class RoutingTable(Generic[R]):
             node.checked_at = _NEVER
         node.record = record
         node.move(endpoint)
-        if now is not None:
+        if now is None:
+            self._confirm(bucket, node)
+        else:
             node.spoke = True
             bucket.saw(node, now)
         return Heard.REFRESHED

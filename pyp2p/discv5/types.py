@@ -8,6 +8,7 @@ from enum import StrEnum
 from pyp2p.discv5.enr import Enr
 from pyp2p.discv5.limits import RateConfig, VoteConfig
 from pyp2p.discv5.lookup import LookupConfig
+from pyp2p.discv5.messages import Message
 from pyp2p.discv5.node import Endpoint
 from pyp2p.discv5.table import TableConfig
 from pyp2p.errors import DiscoveryError
@@ -47,12 +48,32 @@ class Discv5Config:
 # ---- effects
 
 
+class Form(StrEnum):
+    """The kinds of packets. discv5 wire "Packet Encoding"."""
+
+    ORDINARY = "ordinary"
+    WHOAREYOU = "whoareyou"
+    HANDSHAKE = "handshake"
+
+
 @dataclass(frozen=True, slots=True)
 class SendDatagram:
-    """Send these bytes there."""
+    """Send these bytes there; `message` is what they hold, None where that is random or nothing."""
 
     data: bytes
     to: Endpoint
+    form: Form
+    message: Message | None = None
+
+
+@dataclass(slots=True)
+class Arrived:
+    """A packet came, of so many bytes; `message` is what it held, None where that could not be read."""
+
+    sender: Endpoint
+    size: int
+    form: Form
+    message: Message | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,4 +119,20 @@ class NodeEvent:
     endpoint: Endpoint
 
 
-Effect = SendDatagram | Completed | TalkCall | RecordChanged | NodeEvent
+@dataclass(frozen=True, slots=True)
+class PacketTrace:
+    """A packet that left or came, for whoever wants to see them all: what `open_discv5(trace=...)` is called with.
+
+    `at` is in monotonic seconds, `size` in bytes; `message` is the type of what it held, None where that is random,
+    nothing, or not to be read.
+    """
+
+    at: float
+    sent: bool
+    endpoint: Endpoint
+    size: int
+    form: Form
+    message: type[Message] | None
+
+
+Effect = SendDatagram | Arrived | Completed | TalkCall | RecordChanged | NodeEvent

@@ -147,6 +147,26 @@ def test_talk_reaches_the_echo_and_an_unknown_protocol_is_told() -> None:
         assert "Traceback" not in done.stderr
 
 
+def test_a_trace_shows_each_packet(dead: str) -> None:
+    with listening() as node:
+        done = run("discv5", "talk", node.enr, "echo", "--data", "hi", "--trace", "--json")
+        *packets, answer = events(done.stdout)
+        assert answer["event"] == "talk" and {each["event"] for each in packets} == {"packet"}
+        told = [(each["way"], each["form"], each["message"]) for each in packets]
+        assert told[:3] == [
+            ("sent", "ordinary", None),
+            ("received", "whoareyou", None),
+            ("sent", "handshake", "TALKREQ"),
+        ]
+        assert ("received", "ordinary", "TALKRESP") in told[3:]
+        assert packets[1]["size"] == 63 and packets[0]["at_ms"] == 0.0
+        assert {each["endpoint"] for each in packets} == set(node.first["listening"])
+        shown = run("discv5", "ping", node.enr, "--count", "1", "--trace")
+        assert "whoareyou    63 B" in shown.stdout and shown.stdout.index("PONG") < shown.stdout.index("1 ping")
+    done = run("discv5", "ping", dead, "--count", "1", "--trace")
+    assert done.returncode == 11 and done.stdout.count("random content") == 3
+
+
 def test_nobody_answers(dead: str) -> None:
     """Side by side, since each takes the time of all attempts."""
     commands = {

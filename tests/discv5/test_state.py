@@ -65,6 +65,46 @@ async def test_the_record_and_the_nodes_are_kept(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["nodes.json"]
 
 
+async def test_nobody_hears_of_a_record_that_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, go_on, saved = tmp_path / "nodes.json", threading.Event(), []
+
+    def slow(where: Path, state: State) -> None:
+        saved.append(state.record)
+        if len(saved) == 2:
+            go_on.wait(PATIENCE)
+        save(where, state)
+
+    monkeypatch.setattr("pyp2p.discv5.service.save", slow)
+    packets = []
+    async with open_discv5(identity("b")) as b, open_discv5(identity("a"), state=path, trace=packets.append) as a:
+        await meet(a, b)
+        assert (await b.ping(a.record)).enr_seq == a.record.seq
+        first = a.record
+        a.set_record(attnets=bytes(8))
+        await until(lambda: len(saved) == 2)
+        packets.clear()
+        with pytest.raises(NoAnswer):
+            await b.ping(first)
+        assert packets == [] and kept(path).record == first
+        go_on.set()
+        await until(lambda: kept(path).record == a.record)
+        assert (await b.ping(first)).enr_seq == first.seq + 1
+
+
+async def test_a_record_that_cannot_be_saved_silences_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "nodes.json"
+
+    def full(where: Path, state: State) -> None:
+        raise OSError(28, "No space left on device")
+
+    async with open_discv5(identity("b")) as b, open_discv5(identity("a"), state=path) as a:
+        monkeypatch.setattr("pyp2p.discv5.service.save", full)
+        a.set_record(attnets=bytes(8))
+        await meet(b, a)
+        a.set_record(attnets=b"1" * 8)
+        await meet(b, a)
+
+
 async def test_a_run_too_short_to_ask_forgets_nobody(tmp_path: Path) -> None:
     path = tmp_path / "nodes.json"
     async with open_discv5(identity("gone")) as gone:

@@ -153,7 +153,7 @@ class Host:
             timers=len(calls._timers),
             talks=len(core._talks),
             walks=len(core._walks),
-            votes=len(core._votes),
+            votes=len(core.own.votes),
             subnets=len(rates._datagrams) + len(rates._handshakes),
             effects=len(core._out),
         )

@@ -21,7 +21,17 @@ from pyp2p.discv5.packet import (
     encode_ordinary,
     encode_random,
 )
-from pyp2p.discv5.types import Completed, Discv5Config, NodeEvent, NodeNews, RecordChanged, SendDatagram, TalkCall
+from pyp2p.discv5.types import (
+    Arrived,
+    Completed,
+    Discv5Config,
+    Form,
+    NodeEvent,
+    NodeNews,
+    RecordChanged,
+    SendDatagram,
+    TalkCall,
+)
 from pyp2p.errors import DiscoveryError
 from pyp2p.peer import secp256k1
 from pyp2p.peer.keys import Identity, KeyType
@@ -41,8 +51,16 @@ class Peer:
     """A node of ours and all that it said it had done."""
 
     def __init__(
-        self, name: str, ip: str, port: int = 9000, config: Discv5Config | None = None, record: bool = True, **pairs
+        self,
+        name: str,
+        ip: str,
+        port: int = 9000,
+        config: Discv5Config | None = None,
+        record: bool = True,
+        fixed: bool = False,
+        **pairs,
     ) -> None:
+        self.fixed = fixed
         self.name = name
         self.identity = Identity.generate(KeyType.SECP256K1, entropy=SeededEntropy(name))
         self.endpoint = Endpoint.of(ip, port)
@@ -58,8 +76,15 @@ class Peer:
         self.starts += 1
         name = f"{self.name} {self.starts}"
         self.node = Node(
-            self.identity, self.first, rng=random.Random(name), entropy=SeededEntropy(name), config=self.config
+            self.identity,
+            self.first,
+            rng=random.Random(name),
+            entropy=SeededEntropy(name),
+            config=self.config,
+            fixed=self.fixed,
         )
+        self.arrived: list[Arrived] = []
+        self.forms: list[tuple[Form, type[Message] | None]] = []  # of what was sent
         self.results: dict[int, object] = {}
         self.talks: list[TalkCall] = []
         self.news: list[tuple[NodeNews, bytes]] = []
@@ -93,12 +118,15 @@ class Script:
             endpoint = peer.endpoint
             for effect in peer.node.take():
                 match effect:
-                    case SendDatagram(data, to):
+                    case SendDatagram(data, to, form, message):
+                        peer.forms.append((form, None if message is None else type(message)))
                         self.wire.append(Datagram(data, endpoint, to))
                         self.sent.append(self.wire[-1])
                     case Completed(request, result):
                         assert request not in peer.results, "completed twice"
                         peer.results[request] = result
+                    case Arrived():
+                        peer.arrived.append(effect)
                     case TalkCall():
                         peer.talks.append(effect)
                     case NodeEvent(news, node, _):

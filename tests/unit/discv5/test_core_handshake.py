@@ -49,7 +49,7 @@ def test_a_record_is_sent_only_to_who_has_an_older_one() -> None:
     script.deliver()
     assert script.packet(script.wire[0]).record is None
     script.run()
-    alice.node.change_record(attnets=bytes(8))
+    alice.node.own.change(attnets=bytes(8))
     alice.node._sessions._sessions.clear()
     alice.node.ping(bob.record, script.now)
     script.deliver()

@@ -8,7 +8,7 @@ from pyp2p.discv5 import rlp
 from pyp2p.discv5.enr import Enr
 from pyp2p.discv5.messages import FindNode, Nodes, Ping, Pong, TalkRequest, TalkResponse
 from pyp2p.discv5.node import Endpoint, log_distance
-from pyp2p.discv5.types import Discv5Config, NodeNews
+from pyp2p.discv5.types import Discv5Config, Form, NodeNews
 from pyp2p.errors import LocalProtocolError, NoAnswer, NoEndpoint
 from tests.unit.discv5.script import Peer, Script, Stranger, nothing_under_way, two
 
@@ -242,7 +242,7 @@ def test_a_newer_record_is_asked_for_when_a_ping_or_a_pong_tells_of_it() -> None
     for teller in ("ping", "pong"):
         script, alice, bob = two()
         script.meet(alice, bob)
-        bob.node.change_record(attnets=b"\1" * 8)
+        bob.node.own.change(attnets=b"\1" * 8)
         if teller == "ping":
             bob.node.ping(alice.record, script.now)
         else:
@@ -321,11 +321,11 @@ def test_an_address_that_makes_the_record_too_large_is_left_out() -> None:
 
 def test_our_record_never_goes_back() -> None:
     alice = Peer("alice", "50.0.1.1")
-    alice.node.change_record(attnets=bytes(8))
+    alice.node.own.change(attnets=bytes(8))
     with pytest.raises(LocalProtocolError, match="older"):
-        alice.node.set_record(alice.first)
+        alice.node.own.replace(alice.first)
     with pytest.raises(LocalProtocolError, match="another node"):
-        alice.node.set_record(Peer("bob", "50.0.2.1").record)
+        alice.node.own.replace(Peer("bob", "50.0.2.1").record)
 
 
 def test_a_node_without_an_address_cannot_be_asked() -> None:
@@ -399,3 +399,61 @@ def test_a_private_teller_may_tell_of_its_own_network() -> None:
     request = alice.node.lookup(carol.id, script.now)
     script.pass_time(10)
     assert carol.record in alice.results[request]
+
+
+def test_who_names_no_endpoint_takes_no_place_though_it_answers() -> None:
+    script, alice, _ = two()
+    nobody = Peer("nobody", "50.0.9.1", record=False)
+    script.peers[nobody.endpoint] = nobody
+    request = alice.node.ping(nobody.record, script.now, nobody.endpoint)
+    script.run()
+    assert isinstance(alice.results[request], Pong)
+    assert alice.node.table.get(nobody.id) is None
+
+
+def test_whoever_was_left_alone_begins_anew_with_those_it_was_given() -> None:
+    script, alice, bob = two()
+    alice.node.start(script.now)
+    alice.node.add(bob.record, script.now)
+    script.pass_time(30)
+    del script.peers[bob.endpoint]  # offline
+    script.pass_time(300, deliver=False)
+    assert (NodeNews.GONE, bob.id) in alice.news
+    script.peers[bob.endpoint] = bob
+    alice.news.clear()
+    script.pass_time(60)
+    assert (NodeNews.LIVE, bob.id) in alice.news
+
+
+def test_of_those_we_were_given_sixty_four_are_kept_for_that() -> None:
+    script, alice, _ = two()
+    for number in range(80):
+        alice.node.add(Peer(str(number), f"60.0.{number}.1").record, script.now)
+    assert len(alice.node._friends) == 64
+
+
+def test_a_record_that_is_fixed_follows_no_votes() -> None:
+    alice = Peer("alice", "50.0.1.1", fixed=True)
+    script = Script(alice)
+    for number in range(12):
+        mallory = Stranger(script, alice, name=str(number), ip=f"60.0.{number}.1")
+        for message in mallory.heard(mallory.shake(Ping(b"0", 1))):
+            if isinstance(message, Ping):
+                mallory.say(mallory.seal(Pong(message.request_id, 1, bytes((77, 1, 2, 3)), 4444)))
+    assert alice.records == [] and alice.record == alice.first
+
+
+def test_packets_are_traced_on_demand() -> None:
+    script, alice, bob = two()
+    alice.node.traced = True
+    request = alice.node.ping(bob.record, script.now)
+    script.run()
+    assert isinstance(alice.results[request], Pong)
+    told = [(each.form, each.message and type(each.message), each.size) for each in alice.arrived]
+    assert told == [(Form.WHOAREYOU, None, 63), *((Form.ORDINARY, kind, size) for _, kind, size in told[1:])]
+    assert {kind for _, kind, _ in told[1:]} == {Pong, Ping}  # it checks us as well
+    sent = [(form, kind) for form, kind in alice.forms]
+    assert sent[:2] == [(Form.ORDINARY, None), (Form.HANDSHAKE, Ping)]
+    script.inject(bytes(16) + bytes(100), bob.endpoint, alice)  # no packet at all
+    assert len(alice.arrived) == len(told)
+    assert bob.arrived == []

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from pyp2p.discv5 import enr as enr_module
 from pyp2p.discv5 import keccak, rlp
-from pyp2p.discv5.enr import MAX_BYTES, MAX_TEXT, Endpoint, Enr, node_id
+from pyp2p.discv5.enr import MAX_BYTES, MAX_TEXT, Enr, bits, node_id
+from pyp2p.discv5.node import Endpoint
 from pyp2p.errors import InvalidEnr, InvalidKey, LocalProtocolError
 from pyp2p.peer import secp256k1
 from pyp2p.peer.address import text as address_text
@@ -399,18 +400,26 @@ def test_who_does_not_sign():
 V4, V6 = IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1")
 
 
+at = Endpoint.of
+
+
 def test_ports_hold_for_ipv6_when_it_has_none_of_its_own():
     record = Enr.sign(ME, 1, {"ip": V4, "ip6": V6, "tcp": 1, "udp": 2, "quic": 3})
-    assert record.udp_endpoint(4) == Endpoint(V4, 2) and record.udp_endpoint(6) == Endpoint(V6, 2)
-    assert record.endpoint("tcp", 4) == (V4, 1) and record.endpoint("tcp", 6) == (V6, 1)
-    assert record.endpoint("quic", 4) == (V4, 3) and record.endpoint("quic", 6) is None
+    assert record.udp_endpoint(4) == at(V4, 2) and record.udp_endpoint(6) == at(V6, 2)
+    assert record.endpoint("tcp", 4) == at(V4, 1) and record.endpoint("tcp", 6) == at(V6, 1)
+    assert record.endpoint("quic", 4) == at(V4, 3) and record.endpoint("quic", 6) is None
     own = record.update(ME, tcp6=11, udp6=12, quic6=13)
-    assert [own.endpoint(name, 4) for name in ("tcp", "udp", "quic")] == [(V4, 1), (V4, 2), (V4, 3)]
-    assert [own.endpoint(name, 6) for name in ("tcp", "udp", "quic")] == [(V6, 11), (V6, 12), (V6, 13)]
+    assert [own.endpoint(name, 4) for name in ("tcp", "udp", "quic")] == [at(V4, 1), at(V4, 2), at(V4, 3)]
+    assert [own.endpoint(name, 6) for name in ("tcp", "udp", "quic")] == [at(V6, 11), at(V6, 12), at(V6, 13)]
     only = Enr.sign(ME, 1, {"ip6": V6, "udp": 2})
-    assert only.udp_endpoint(4) is None and only.udp_endpoint(6) == (V6, 2)
+    assert only.udp_endpoint(4) is None and only.udp_endpoint(6) == at(V6, 2)
     other = Enr.sign(ME, 1, {"ip": V4, "udp6": 2})
     assert other.udp_endpoint(4) is None and other.udp_endpoint(6) is None
+
+
+def test_bits_are_counted_from_the_lowest_of_the_first_byte():
+    assert bits(b"") == bits(bytes(8)) == []
+    assert bits(b"\x01\x80" + bytes(5) + b"\x80") == [0, 15, 63]
 
 
 def test_port_0_counts_as_absent():

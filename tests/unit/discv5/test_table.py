@@ -45,6 +45,52 @@ def full(routing, distance=250, extra=0, live=True):
 # --- places
 
 
+def came(routing, *records, now=0.0):
+    return [routing.heard(each, where(each), now, incoming=True) for each in records]
+
+
+@pytest.mark.hostile
+def test_hostile_088_four_of_a_bucket_are_nodes_that_came_to_us():
+    routing, pressing = table(), [record(250, index) for index in range(12)]
+    assert came(routing, *pressing) == 4 * [Heard.ADDED] + 8 * [Heard.REPLACEMENT]
+    assert order(routing, 250) == pressing[:4] and waiting(routing, 250) == pressing[:7:-1]
+    others = [record(250, index) for index in range(20, 32)]
+    for each in others:
+        assert routing.heard(each, where(each), 1.0, OTHER) is Heard.ADDED
+    assert set(order(routing, 250)) == {*pressing[:4], *others}
+    late = [record(250, index) for index in range(40, 52)]
+    for each in late:  # they cannot keep out whom others tell of from among the replacements either
+        assert routing.heard(each, where(each), 2.0, OTHER) is Heard.REPLACEMENT
+    assert waiting(routing, 250) == [*late[::-1], *pressing[:7:-1]]
+    routing.remove(others[0].node_id)
+    assert late[-1] in order(routing, 250)  # none of those that pressed
+    routing.remove(pressing[0].node_id)
+    assert pressing[11] in order(routing, 250)
+
+
+def test_who_came_to_us_has_a_place_as_soon_as_another_tells_of_it():
+    routing, some = table(), [record(250, index) for index in range(6)]
+    came(routing, *some)
+    told = some[5]
+    routing.heard(told, where(told), 1.0, where(told))  # itself
+    assert order(routing, 250) == some[:4]
+    assert routing.heard(told, where(told), 2.0, OTHER) is Heard.UNCHANGED
+    assert set(order(routing, 250)) == {*some[:4], told} and waiting(routing, 250) == [some[4]]
+    newer = replace(some[0], seq=2)  # one of the four: its place is for another
+    assert routing.heard(newer, where(newer), 3.0, OTHER) is Heard.REFRESHED
+    assert set(order(routing, 250)) == {newer, *some[1:]} and routing._contended == {}
+    assert len(routing) == 6 and routing.counters()["replacements"] == 0
+
+
+def test_who_came_to_us_of_too_many_is_among_the_last_four():
+    routing, some = table(), [record(250, index) for index in range(20)]
+    came(routing, *some)
+    assert waiting(routing, 250) == some[:15:-1]
+    for gone in some[:4]:
+        routing.remove(gone.node_id)
+    assert set(order(routing, 250)) == set(some[16:]) and waiting(routing, 250) == []
+
+
 def test_a_node_is_added_seen_and_becomes_live():
     routing, node = table(), record(250)
     assert routing.heard(node, where(node), 1.0) is Heard.ADDED
@@ -517,7 +563,7 @@ def test_what_is_whole_is_loaded(data, raws):
 
 OPS = st.lists(
     st.tuples(
-        st.sampled_from(["heard", "heard", "heard", "told", "alive", "failed", "failed", "remove", "check"]),
+        st.sampled_from(["heard", "heard", "heard", "told", "came", "alive", "failed", "failed", "remove", "check"]),
         st.integers(0, 39),  # which node
         st.integers(1, 3),  # seq
         st.integers(0, 7),  # which subnet
@@ -542,7 +588,11 @@ def check_invariants(routing, config):
     in_table: dict[bytes, int] = {}
     for distance, bucket in routing._buckets.items():
         assert 0 < len(bucket.nodes) <= config.bucket_size and len(bucket.replacements) <= config.replacements
-        assert not bucket.replacements or len(bucket.nodes) == config.bucket_size
+        came = sum(node.incoming for node in bucket.nodes.values())
+        late = [node.incoming for node in bucket.replacements.values()]
+        assert came <= config.max_incoming and sum(late) <= config.max_incoming
+        if late and len(bucket.nodes) < config.bucket_size:
+            assert came == config.max_incoming and all(late)
         assert (distance in routing._contended) == bool(bucket.replacements)
         for place in (bucket.nodes, bucket.replacements):
             assert all(key == node.node_id for key, node in place.items())
@@ -565,7 +615,7 @@ def check_invariants(routing, config):
 
 @given(OPS, st.randoms(use_true_random=False))
 def test_whatever_happens_the_table_keeps_its_rules(ops, rng):
-    config = TableConfig(bucket_size=4, replacements=2, per_bucket_subnet=2, per_table_subnet=5)
+    config = TableConfig(bucket_size=4, replacements=2, max_incoming=1, per_bucket_subnet=2, per_table_subnet=5)
     routing, live, newest = RoutingTable(LOCAL, rng, config), {}, {}
     for step, (what, index, seq, place) in enumerate(ops):
         now = float(step)
@@ -574,8 +624,9 @@ def test_whatever_happens_the_table_keeps_its_rules(ops, rng):
         before = routing.get(name)
         endpoint, was = (before.endpoint, before.record.seq) if before else (None, 0)
         spare = {each for bucket in routing._buckets.values() for each in bucket.replacements}
-        if what in ("heard", "told"):
-            outcome = routing.heard(node, where(node), now, OTHER if what == "told" else None)
+        if what in ("heard", "told", "came"):
+            source = OTHER if what == "told" else None
+            outcome = routing.heard(node, where(node), now, source, incoming=what == "came")
             after = routing.get(name)
             if isinstance(outcome, Refusal):
                 assert (after and (after.endpoint, after.record.seq)) == (before and (endpoint, was))

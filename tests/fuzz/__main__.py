@@ -1,5 +1,6 @@
 """`python -m tests.fuzz SECONDS [TARGET...]` fuzzes each target for its share of the time; 1 when one of them broke.
 
+`python -m tests.fuzz datagrams COUNT` sends so many to one node of discv5 (datagrams.py).
 `python -m tests.fuzz --replay TARGET FILE` runs one input again. Inputs worth keeping between runs are in
 `.fuzz/<target>/`, a failing one in `.fuzz/<target>-crash-*`; move what is instructive to `tests/fuzz/corpus/<target>/`,
 from where every run starts and which `test_corpus.py` replays. Without atheris, inputs are mutated blindly.
@@ -22,6 +23,7 @@ HERE = Path(__file__).parent
 KEPT = Path(".fuzz")
 CHILD = "--child"
 REPLAY = "--replay"
+DATAGRAMS = "datagrams"
 
 
 def mutated(rng: random.Random, seeds: list[bytes]) -> bytes:
@@ -94,13 +96,17 @@ def main(arguments: list[str]) -> int:
     if arguments[:1] == [CHILD]:
         (fuzz_blindly if atheris is None else fuzz)(arguments[1], int(arguments[2]))
         return 0
+    if arguments[:1] == [DATAGRAMS] and len(arguments) > 1:
+        from tests.fuzz import datagrams
+
+        return datagrams.main(arguments[1:])
     if arguments[:1] == [REPLAY] and len(arguments) == 3:
         return replay(*arguments[1:])
     from tests.fuzz.targets import TARGETS
 
     names = arguments[1:] or list(TARGETS)
     if not arguments or not arguments[0].isdecimal() or not set(names) <= set(TARGETS):
-        print(f"usage: python -m tests.fuzz SECONDS [{'|'.join(TARGETS)}]...", file=sys.stderr)
+        print(f"usage: python -m tests.fuzz SECONDS [{'|'.join(TARGETS)}]... or datagrams COUNT", file=sys.stderr)
         return 2
     if atheris is None:
         print("atheris has no wheel for this Python: inputs are mutated blindly")

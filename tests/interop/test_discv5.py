@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
+import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from ipaddress import ip_address
 from typing import Any
 
@@ -158,3 +160,23 @@ async def test_a_mixed_network_finds_everybody(discv5: str, other_discv5: str) -
             for each in (record(one), record(two)):
                 assert (await node.lookup(each.node_id))[0] == each
             assert await node.talk(record(one), b"echo", b"x") == await node.talk(record(two), b"echo", b"x") == b"x"
+
+
+async def test_the_command_walks_a_network_of_theirs(discv5: str) -> None:
+    """The bootnode is theirs too, and the walk ends with all of them, the closest first."""
+    async with AsyncExitStack() as stack:
+        boot = await stack.enter_async_context(open_peer(discv5))
+        flags = ("--bootnodes", boot.address)
+        peers = [boot, *[await stack.enter_async_context(open_peer(discv5, *flags)) for _ in range(5)]]
+        everybody = {record(peer).node_id.hex() for peer in peers}
+        target = secrets.token_hex(32)
+        command = [sys.executable, "-m", "pyp2p", "discv5", "lookup", target, "--bootnode", boot.address, "--json"]
+        with trio.fail_after(3 * PATIENCE):
+            while True:  # until they have found each other
+                done = await trio.run_process(command, capture_stdout=True)
+                *nodes, totals = [json.loads(line) for line in done.stdout.splitlines()]
+                if {node["node_id"] for node in nodes} == everybody:
+                    break
+        distances = [int(node["node_id"], 16) ^ int(target, 16) for node in nodes]
+        assert distances == sorted(distances)
+        assert totals["event"] == "lookup" and totals["found"] == len(everybody)

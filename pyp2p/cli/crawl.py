@@ -1,290 +1,229 @@
-"""`pyp2p discv5 crawl`: ask every node that can be found for its neighbours.
+"""`pyp2p discv5 crawl`: ask every node that can be found for its neighbours, and tell what was found.
 
-Rules: bounded in time, in questions per second, in nodes and in those asked at once. A node is asked once; an address
-that whoever told of it cannot know (one of our own network, told by a stranger) is not asked at all. Each node is a
-line of JSON as soon as all is known of it, those that were not asked at the end. Needs the extra `discv5`.
+Rules: bounded in time, and as crawl_walk.py says. Each node is a line of JSON, those of an earlier crawl that are not
+asked again first. What the user filters away is asked all the same: it may know those that are looked for. Needs the
+extra `discv5`.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections import Counter
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any, Final, TextIO
+from typing import Final
 
 import trio
 
 from pyp2p.cli import records, render
+from pyp2p.cli.crawl_files import Earlier, NodeFile, is_same, read_nodes, written
+from pyp2p.cli.crawl_identify import SECONDS, Identifier
+from pyp2p.cli.crawl_node import Filter, Found, Status
+from pyp2p.cli.crawl_walk import ASKED_AT_ONCE, MAX_NODES, Crawl, Pace
 from pyp2p.cli.discv5 import CONNECT_FAILED, bootnodes, identity, opened
 from pyp2p.cli.failure import OK, TIMEOUT, CommandFailed, UsageError
 from pyp2p.cli.output import Output, json_line
+from pyp2p.cli.reach import bounded
 from pyp2p.cli.runner import run
 from pyp2p.discv5.enr import Enr
-from pyp2p.discv5.node import endpoints, refuse_record
-from pyp2p.discv5.service import Discv5
+from pyp2p.discv5.node import endpoints
 from pyp2p.discv5.table import TableConfig
 from pyp2p.discv5.types import Discv5Config
-from pyp2p.errors import DiscoveryError, NoEndpoint, printable
+from pyp2p.errors import printable
+from pyp2p.peer.keys import Identity
+from pyp2p.switch.config import SwitchConfig
+from pyp2p.switch.switch import open_switch
 from pyp2p.trace import Stage
 
 RATE: Final = 50.0  # questions per second
-_MAX_NODES = 100_000  # a record takes 1.4 KiB; whoever makes up nodes could name any number
-_ASKED_AT_ONCE = 200  # nodes; one that is gone takes seconds
-# An answer holds sixteen nodes however many distances are asked for, and half of all nodes are at 256.
-_QUESTIONS: Final = ((0, 256), (255,), (254,), (253,), (252, 251, 250), (249, 248, 247, 246, 245))
 _NEVER = 1e6  # seconds: the table is not ours to mind
 _UNKNOWN = "-"  # in the summary
 _MOST_SHOWN = 20  # rows of a part of the summary
 
 
-class Status(StrEnum):
-    """What became of a node."""
-
-    ANSWERED = "answered"
-    NO_ANSWER = "no_answer"
-    NO_ENDPOINT = "no_endpoint"  # no UDP address, or of an IP version that we have no socket for
-    UNBELIEVED = "unbelieved"  # an address that whoever told of it cannot know
-    UNASKED = "unasked"  # the time was over
-
-
 @dataclass(slots=True)
-class Found:
-    """One node: who told of it first (None: the user), and what came of it."""
+class Job:
+    """What the user wants, and where the nodes go: to the file, or to standard output."""
 
-    record: Enr
-    told_by: bytes | None
-    status: Status = Status.UNASKED
-    seconds: float | None = None  # of the first question
-    neighbours: int = 0
-    error: str | None = None
-    told: bool = False  # it was written
+    options: argparse.Namespace
+    out: Output
+    who: Identity
+    bootnodes: list[Enr]
+    earlier: Earlier
+    filter: Filter
+    file: NodeFile | None = None
+    told: Counter[Status] = field(default_factory=Counter)
+    matching: int = 0
+    failed: trio.CancelScope = field(default_factory=trio.CancelScope)  # the file cannot be written
 
-    def as_json(self) -> dict[str, Any]:
-        """The fields of `node`."""
-        return {
-            "status": self.status.value,
-            "us": None if self.seconds is None else round(self.seconds * 1e6, 1),
-            "neighbours": self.neighbours,
-            "told_by": None if self.told_by is None else self.told_by.hex(),
-            "error": self.error,
-            **records.facts(self.record),
-        }
-
-
-@dataclass(slots=True)
-class Crawl:
-    """What is known so far; `ask` and `tell` are how to go on."""
-
-    ask: Callable[[Enr, tuple[int, ...]], Awaitable[list[Enr]]]
-    tell: Callable[[Found], None]
-    nodes: dict[bytes, Found] = field(default_factory=dict)
-    waiting: deque[Found] = field(default_factory=deque)
-    questions: int = 0
-    full: bool = False
-    news: trio.Event = field(default_factory=trio.Event)  # somebody waits, or is done
-
-    def add(self, record: Enr, teller: Enr | None) -> None:
-        """Take a record that the user or another node named; the newest of a node is kept."""
-        known = self.nodes.get(record.node_id)
-        if known is not None:
-            if record.seq > known.record.seq and known.status in (Status.UNASKED, Status.ANSWERED):
-                known.record = record
+    def tell(self, found: Found) -> None:
+        """Write a node, if it is one that the user wants."""
+        self.told[found.status] += 1
+        if not self.filter.takes(found.record):
             return
-        if len(self.nodes) >= _MAX_NODES:
-            self.full = True
+        self.matching += 1
+        line = json_line("node", found.as_json())
+        if self.file is None:
+            self.out.write_line(line)
             return
-        found = self.nodes[record.node_id] = Found(record, None if teller is None else teller.node_id)
-        if teller is not None and refuse_record(record, records.where(teller)) is not None:
-            self._over(found, Status.UNBELIEVED)
-        elif not endpoints(record):
-            self._over(found, Status.NO_ENDPOINT)
-        else:
-            self.waiting.append(found)
-            self.news.set()
-
-    async def run(self, rate: float, own: bytes) -> None:
-        """Until nobody is left to ask."""
-        pace = _Pace(rate)
-        under_way = 0
-
-        async def one(found: Found) -> None:
-            nonlocal under_way
-            await self._question(found, pace, own)
-            under_way -= 1
-            self.news.set()
-
-        async with trio.open_nursery() as nursery:
-            while self.waiting or under_way:
-                while self.waiting and under_way < _ASKED_AT_ONCE:
-                    under_way += 1
-                    nursery.start_soon(one, self.waiting.popleft())
-                self.news = trio.Event()
-                await self.news.wait()
-
-    async def _question(self, found: Found, pace: _Pace, own: bytes) -> None:
-        for number, distances in enumerate(_QUESTIONS, start=1):
-            await pace.turn()
-            began = trio.current_time()
-            self.questions += 1
-            try:
-                answer = await self.ask(found.record, distances)
-            except DiscoveryError as error:
-                if found.status is not Status.ANSWERED:
-                    found.error = str(error)
-                    nowhere = isinstance(error, NoEndpoint)
-                    found.status = Status.NO_ENDPOINT if nowhere else Status.NO_ANSWER
-                break
-            if number == 1:
-                found.status = Status.ANSWERED
-                found.seconds = trio.current_time() - began
-            others = [record for record in answer if record.node_id not in (own, found.record.node_id)]
-            found.neighbours += len(others)
-            for record in answer:
-                if record.node_id != own:
-                    self.add(record, found.record)
-        self._over(found, found.status)
-
-    def _over(self, found: Found, status: Status) -> None:
-        found.status = status
-        found.told = True
-        self.tell(found)
-
-    def finish(self) -> None:
-        """Tell of the nodes whose turn did not come, or is not over."""
-        for found in self.nodes.values():
-            if not found.told:
-                self._over(found, found.status)
-
-
-class _Pace:
-    """Turns at a rate, for all who ask."""
-
-    def __init__(self, rate: float) -> None:
-        self._gap = 1 / rate
-        self._next = trio.current_time()
-
-    async def turn(self) -> None:
-        at = max(self._next, trio.current_time())
-        self._next = at + self._gap
-        await trio.sleep_until(at)
+        self.file.write(line)
+        if self.file.error is not None:
+            self.failed.cancel()
 
 
 def crawl(options: argparse.Namespace, out: Output) -> int:
     """`discv5 crawl`."""
     nodes = bootnodes(options)
-    if not nodes:
-        raise UsageError("nobody to ask: --bootnode is missing", "--bootnode ENR; it may be repeated.")
+    wanted = Filter(options.fork_digest, options.subnet)
+    if not wanted.takes_all and is_same(options.output, options.resume):
+        raise UsageError(
+            "--output is the file of --resume: the nodes that do not match would be lost from it",
+            "Give another file, or leave --fork-digest and --subnet out.",
+        )
+    earlier = Earlier() if options.resume is None else read_nodes(options.resume, MAX_NODES)
+    if not nodes and not earlier.nodes:
+        none = "" if options.resume is None else f", and {printable(options.resume, 200)} holds no node"
+        raise UsageError(f"nobody to ask: --bootnode is missing{none}", "--bootnode ENR; it may be repeated.")
     for node in nodes:
         records.where(node)
-    who = identity(options, out)
-    table = TableConfig(check_min=_NEVER, check_max=_NEVER, refresh=_NEVER, first_refresh=_NEVER)
-    config = Discv5Config(table=table, max_sessions=2 * _ASKED_AT_ONCE, max_known=2 * _ASKED_AT_ONCE)
-
-    async def command(file: TextIO | None) -> int:
-        try:
-            async with opened(options, who, nodes, advertise=(), config=config) as service:
-                return await _crawl(service, nodes, options, out, file)
-        except CommandFailed as failure:
-            out.fail(failure, "discv5 crawl")
-            return failure.code
-
+    _tell_wrong_lines(earlier, options, out)
+    job = Job(options, out, identity(options, out), nodes, earlier, wanted)
     if options.output is None:
-        return run(lambda: command(None), out)
-    with _opened_file(options.output) as file:
-        return run(lambda: command(file), out)
+        return run(lambda: _command(job), out)
+    with written(options.output, options.resume) as job.file:
+        return run(lambda: _command(job), out)
 
 
-@contextmanager
-def _opened_file(name: str) -> Iterator[TextIO]:
-    """The file of --output, which is written a line at a time: so that errors are seen at once."""
+def _tell_wrong_lines(earlier: Earlier, options: argparse.Namespace, out: Output) -> None:
+    """Name the lines of --resume that tell nothing; the crawl goes on without them."""
+    name = printable(options.resume or "", 200)
+    for number, why in earlier.wrong:
+        if out.as_json:
+            out.emit("skipped", {"file": name, "line": number, "reason": why})
+        else:
+            out.error(f"{name}, line {number} is left out: {why}")
+    more = earlier.wrong_lines - len(earlier.wrong)
+    if more:
+        reason = f"{more} more lines are wrong"
+        if out.as_json:
+            out.emit("skipped", {"file": name, "line": None, "reason": reason})
+        else:
+            out.error(f"{name}: {reason}")
+
+
+async def _command(job: Job) -> int:
+    options = job.options
+    table = TableConfig(check_min=_NEVER, check_max=_NEVER, refresh=_NEVER, first_refresh=_NEVER)
+    config = Discv5Config(table=table, max_sessions=2 * ASKED_AT_ONCE, max_known=2 * ASKED_AT_ONCE)
+    known = [found.record for found in job.earlier.nodes.values() if endpoints(found.record)]
     try:
-        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        why = error.strerror if isinstance(error, OSError) else "not a file name"
-        raise UsageError(f"cannot write {printable(name, 200)}: {why}") from None
-    file = os.fdopen(descriptor, "w", encoding="ascii", buffering=1)
-    try:
-        yield file
-    finally:
-        with suppress(OSError):  # said when the line was written
-            file.close()
+        async with AsyncExitStack() as stack:
+            service = await stack.enter_async_context(
+                opened(options, job.who, [*job.bootnodes, *known], advertise=(), config=config)
+            )
+            pace = Pace(options.rate or RATE)
+            crawling = Crawl(service.find_node, job.tell)
+            if options.identify:
+                switch = await stack.enter_async_context(open_switch(job.who, config=bounded(SECONDS, SwitchConfig())))
+                crawling.identify = Identifier(switch, pace, job.filter).identify
+            await _crawl(crawling, pace, service.record.node_id, job)
+    except CommandFailed as failure:
+        job.out.fail(failure, "discv5 crawl")
+        return failure.code
+    return OK
 
 
-async def _crawl(
-    service: Discv5, nodes: list[Enr], options: argparse.Namespace, out: Output, file: TextIO | None
-) -> int:
+async def _crawl(crawling: Crawl, pace: Pace, own: bytes, job: Job) -> None:
+    """Crawl until nobody is left or the time is over. Raises `CommandFailed` when nobody answered."""
+    out, options, told = job.out, job.options, job.told
     began = trio.current_time()
-    told: Counter[Status] = Counter()
-    unwritten: list[OSError] = []
-
-    def tell(found: Found) -> None:
-        told[found.status] += 1
-        line = json_line("node", found.as_json())
-        if file is None:
-            out.write_line(line)
-        elif not unwritten:
-            try:
-                print(line, file=file)
-            except OSError as error:
-                unwritten.append(error)
-                scope.cancel()
-
-    scope = trio.CancelScope(deadline=began + options.time)
-    crawling = Crawl(service.find_node, tell)
+    job.failed.deadline = began + options.time
     out.status(
         lambda: (
             f"{len(crawling.nodes)} nodes, {told[Status.ANSWERED]} answered, {told[Status.NO_ANSWER]} did not, "
             f"{len(crawling.waiting)} to ask, {trio.current_time() - began:.0f} s"
         )
     )
-    with scope:
+    with job.failed:
         try:
-            for node in nodes:
-                crawling.add(node, None)
-            await crawling.run(options.rate or RATE, service.record.node_id)
+            _begin(crawling, job)
+            await crawling.run(pace, own)
         finally:
             crawling.finish()
+            if job.file is not None:
+                job.file.whole = True
             out.status(None)
-            _tell_totals(crawling, trio.current_time() - began, options, out)
-    if unwritten:
-        raise UsageError(f"cannot write {printable(options.output, 200)}: {unwritten[0].strerror}")
+            _tell_totals(crawling, trio.current_time() - began, job)
+    if job.file is not None and job.file.error is not None:
+        raise UsageError(f"cannot write {printable(options.output, 200)}: {job.file.error.strerror}")
     if not told[Status.ANSWERED]:
-        names = "the bootnode" if len(nodes) == 1 else f"any of {len(nodes)} bootnodes"
-        when, code = (f" within {options.time:g} s", TIMEOUT) if scope.cancelled_caught else ("", CONNECT_FAILED)
-        raise CommandFailed(
-            Stage.CONNECT.value, code, f"no answer from {names}{when}", "`pyp2p discv5 ping` tries one alone."
-        )
-    return OK
+        raise _no_answer(job)
 
 
-def _tell_totals(crawling: Crawl, seconds: float, options: argparse.Namespace, out: Output) -> None:
+def _begin(crawling: Crawl, job: Job) -> None:
+    """Take the nodes of the user and of the earlier crawl; of one that did not answer then, what the user says."""
+    earlier = dict(job.earlier.nodes)
+    crawling.full = job.earlier.full
+    for node in job.bootnodes:
+        known = earlier.get(node.node_id)
+        if known is None or known.status is not Status.ANSWERED:
+            earlier.pop(node.node_id, None)
+            crawling.add(node, None)
+    for found in earlier.values():
+        crawling.take_up(found)
+
+
+def _no_answer(job: Job) -> CommandFailed:
+    count = len(job.bootnodes)
+    named = "the bootnode" if count == 1 else f"any of {count} bootnodes"
+    names = "anybody" if job.earlier.nodes else named
+    over = job.failed.cancelled_caught
+    when, code = (f" within {job.options.time:g} s", TIMEOUT) if over else ("", CONNECT_FAILED)
+    return CommandFailed(
+        Stage.CONNECT.value, code, f"no answer from {names}{when}", "`pyp2p discv5 ping` tries one alone."
+    )
+
+
+def _tell_totals(crawling: Crawl, seconds: float, job: Job) -> None:
     """The last line: an object, or tables; on standard error when the nodes are on standard output."""
+    out, options = job.out, job.options
     found = list(crawling.nodes.values())
     statuses = Counter(each.status for each in found)
     answered = [each.record for each in found if each.status is Status.ANSWERED]
+    identified = [each.agent for each in found if each.protocols is not None]
     clients = Counter((records.client(record) or _UNKNOWN).split(" ")[0] for record in answered)
     forks = Counter(records.fork_digest(record) or _UNKNOWN for record in answered)
+    agents = Counter((agent or _UNKNOWN).split("/")[0] for agent in identified)
     sheet = {
         "nodes": len(found),
         **{status.value: statuses[status] for status in Status},
+        "matching": job.matching,
+        "kept": crawling.kept,
         "clients": dict(clients.most_common()),
         "fork_digests": dict(forks.most_common()),
+        "identified": len(identified),
+        "agents": dict(agents.most_common()),
         "questions": crawling.questions,
         "seconds": round(seconds, 3),
         "full": crawling.full,
     }
-    rows = [("nodes", len(found)), *((status.value.replace("_", " "), statuses[status]) for status in Status)]
-    lines = render.fields([*rows, ("questions", crawling.questions), ("took", render.duration(seconds))], out.style)
-    for head, counter in (("client", clients), ("fork digest", forks)):
+    rows: list[tuple[str, object]] = [
+        ("nodes", len(found)),
+        *((status.value.replace("_", " "), statuses[status]) for status in Status),
+        ("matching", None if job.filter.takes_all else job.matching),
+        ("kept", crawling.kept if options.resume is not None else None),
+        ("identified", len(identified) if options.identify else None),
+        ("questions", crawling.questions),
+        ("took", render.duration(seconds)),
+    ]
+    lines = render.fields(rows, out.style)
+    parts = ("client of who answered", clients), ("fork digest of who answered", forks), ("agent", agents)
+    for head, counter in parts:
         if counter:
             cells = [[name, str(count)] for name, count in counter.most_common(_MOST_SHOWN)]
-            lines += ["", *out.table((f"{head} of who answered", "nodes"), cells, (1,))]
+            lines += ["", *out.table((head, "nodes"), cells, (1,))]
     if crawling.full:
-        lines += ["", f"more than {_MAX_NODES} nodes were named: the others were left out"]
+        lines += ["", f"more than {MAX_NODES} nodes were named: the others were left out"]
     if out.as_json or options.output is not None:
         out.emit("crawl", sheet, lines)
     else:

@@ -1,7 +1,8 @@
 """`pyp2p enr read`, `make` and `update`: node records (EIP-778). Needs the extra `discv5`.
 
-Rules: a record is checked whole before anything of it is shown. Where several are read, one that is wrong does not keep
-the others from being shown. What `make` and `update` print is the record alone, so that a shell can take it.
+Rules: a record is checked whole before anything of it is shown as true; what can be read of a wrong one goes with the
+error (enr_wrong.py). Where several are read, one that is wrong does not keep the others from being shown. What `make`
+and `update` print is the record alone, so that a shell can take it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from pyp2p.cli import records, render
+from pyp2p.cli import enr_wrong, records, render
 from pyp2p.cli.failure import OK, UsageError, clean
 from pyp2p.cli.key import load, load_or_create
 from pyp2p.cli.output import Output
@@ -28,7 +29,12 @@ def read(options: argparse.Namespace, out: Output) -> int:
     """`enr read ENR|FILE|-`."""
     given = options.text.strip()
     if given.startswith("enr:"):
-        _show(records.read(given), out)
+        try:
+            record = records.read(given)
+        except UsageError as failure:
+            _tell_wrong(failure, given, out)
+            return failure.code
+        _show(record, out)
         return OK
     code = OK
     shown = 0
@@ -38,7 +44,7 @@ def read(options: argparse.Namespace, out: Output) -> int:
         except UsageError as failure:
             failure.reason = f"line {number}: {failure.reason}"
             failure.facts = {"line": number}
-            out.fail(failure, "enr read")
+            _tell_wrong(failure, line, out)
             code = failure.code
             continue
         if shown and not out.as_json:
@@ -48,6 +54,15 @@ def read(options: argparse.Namespace, out: Output) -> int:
     if not shown and code == OK:
         raise UsageError(f"{_name(given)} holds no record", "A record begins with enr: and stands in a line alone.")
     return code
+
+
+def _tell_wrong(failure: UsageError, text: str, out: Output) -> None:
+    """Show why a record is wrong, and what can be read of it."""
+    decoded = enr_wrong.decoded(text)
+    failure.facts["decoded"] = decoded
+    out.fail(failure, "enr read")
+    if decoded is not None and not out.as_json:
+        out.error("\n".join(enr_wrong.lines(decoded)))
 
 
 def _lines(given: str) -> Iterator[tuple[int, str]]:
@@ -110,10 +125,10 @@ def entries(options: argparse.Namespace) -> dict[bytes, Value]:
         value = getattr(options, name)
         if value is not None:
             found[name.encode()] = value
-    for name, raw in options.set:
+    for name, value in options.set:
         if name.encode() in found:
             raise UsageError(f"the entry '{printable(name, 60)}' is given twice")
-        found[name.encode()] = raw
+        found[name.encode()] = value
     return found
 
 

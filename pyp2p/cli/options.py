@@ -19,6 +19,8 @@ from pyp2p.errors import printable
 BEHAVIOURS = ("echo", "sink", "hang", "reset")
 DELAYED = ("connect", "security_select", "handshake", "muxer_select", "identify")
 KEY_TYPES = ("ed25519", "secp256k1", "ecdsa", "rsa")
+# Entries of a node record that hold a number, with the least and the most that it may be.
+_NUMBERS = {**dict.fromkeys(("tcp", "tcp6", "udp", "udp6", "quic", "quic6"), (1, 65535)), "cgc": (0, 2**64 - 1)}
 _YES = ("1", "true", "yes", "on")
 _NO = ("", "0", "false", "no", "off")
 
@@ -160,11 +162,26 @@ def _hex(text: str) -> bytes:
         raise argparse.ArgumentTypeError(f"'{printable(text, 60)}' is no hex: two digits for each byte") from None
 
 
-def _entry(text: str) -> tuple[str, bytes]:
-    name, equals, digits = text.partition("=")
+def _fork_digest(text: str) -> bytes:
+    raw = _hex(text)
+    if len(raw) != 4:
+        raise argparse.ArgumentTypeError(f"'{printable(text, 60)}' is no fork digest: 4 bytes in hex, like 6a95a1a9")
+    return raw
+
+
+def _entry(text: str) -> tuple[str, bytes | int]:
+    """An entry of a record: a decimal number where the key is known to hold one, else bytes in hex."""
+    name, equals, value = text.partition("=")
     if not equals or not name or not name.isascii() or not name.isprintable():
-        raise argparse.ArgumentTypeError(f"'{printable(text, 60)}' is no KEY=HEX, like eth2=6a95a1a9...")
-    return name, _hex(digits)
+        raise argparse.ArgumentTypeError(
+            f"'{printable(text, 60)}' is no KEY=VALUE, like eth2=6a95a1a9.. (hex) or cgc=128 (decimal)"
+        )
+    if name not in _NUMBERS:
+        return name, _hex(value)
+    try:
+        return name, whole(*_NUMBERS[name])(value)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{name} holds a number, written in decimal: {error}") from None
 
 
 def _ip(version: int) -> Callable[[str], IPv4Address | IPv6Address]:
@@ -216,20 +233,17 @@ _ADDR = Option(
 _DATA = Option("--data", "text to send: published instead of the lines of standard input, or asked", str, "TEXT")
 _RATE = Option(
     "--rate",
-    "messages (crawl: questions) per second at most; default: as fast as they are taken (crawl: 50)",
+    "messages (crawl: questions and dials) per second at most; default: as fast as they are taken (crawl: 50)",
     number(0.001, 1e6),
     "N",
 )
-DIAL = (
-    _TIMEOUT,
-    Option("--trace", "show each step of the connection with its time", default=False),
-)
+_TRACE = Option("--trace", "show each step of the connection (discv5: each packet) with its time", default=False)
+DIAL = (_TIMEOUT, _TRACE)
 PING = (
     _COUNT,
     Option("--interval", "pause between them (default 1)", number(0, 3600), "SECONDS", 1.0),
 )
-_PACKETS = Option("--trace", "show each packet with its time", default=False)
-DISCV5_PING = (_TIMEOUT, _PACKETS, *PING)
+DISCV5_PING = (_TIMEOUT, _TRACE, *PING)
 PERF = (
     Option("--upload", "bytes to send, like 64MB or 1GiB (default 64MB each way)", _bytes, "SIZE"),
     Option("--download", "bytes to receive", _bytes, "SIZE"),
@@ -271,8 +285,8 @@ ENTRIES = (
         for name, what in (("udp", "UDP port of discovery"), ("tcp", "TCP port"), ("quic", "UDP port of QUIC"))
         for suffix, of in (("", ""), ("6", " over IPv6"))
     ),
-    Option("--set", "any entry of the record as bytes, like attnets=00000000000000ff; may be repeated",
-           _entry, "KEY=HEX", many=True),
+    Option("--set", "any entry of the record: a decimal number for cgc and ports, like cgc=128, else bytes in hex, "
+           "like attnets=00000000000000ff; may be repeated", _entry, "KEY=VALUE", many=True),
 )  # fmt: skip
 ENR_MAKE = (
     _KEY,
@@ -284,12 +298,12 @@ _BOOTNODE = Option("--bootnode", "record (enr:...) of a node to begin with; may 
 DISCV5 = (_KEY, _PORT, _ADDR)
 DISCV5_FIND = (
     _TIMEOUT,
-    _PACKETS,
+    _TRACE,
     Option("--distance", "log distance from the node, 0 to 256 (0: its own record); may be repeated (default: 256)",
            whole(0, 256), "D", many=True),
 )  # fmt: skip
-DISCV5_LOOKUP = (_TIMEOUT, _PACKETS, _BOOTNODE)
-DISCV5_TALK = (_TIMEOUT, _PACKETS, _DATA, Option("--hex", "bytes to ask, in hex", _hex, "HEX"))
+DISCV5_LOOKUP = (_TIMEOUT, _TRACE, _BOOTNODE)
+DISCV5_TALK = (_TIMEOUT, _TRACE, _DATA, Option("--hex", "bytes to ask, in hex", _hex, "HEX"))
 DISCV5_LISTEN = (
     _BOOTNODE,
     Option("--state", "file that keeps our record and the nodes that answered, from run to run", str, "FILE"),
@@ -301,4 +315,10 @@ DISCV5_CRAWL = (
     _RATE,
     Option("--output", "write the nodes to this file, replaced when it is there (default: standard output)", str,
            "FILE"),
+    Option("--resume", "go on from the nodes that an earlier crawl wrote: those that answered are kept and not asked "
+           "again; may be the file of --output", str, "FILE"),
+    Option("--identify", "also dial the nodes that answered, over TCP, and tell what they say they are", default=False),
+    Option("--fork-digest", "write only nodes of this eth2 fork digest, like 6a95a1a9", _fork_digest, "HEX"),
+    Option("--subnet", "write only nodes of this attestation subnet, 0 to 63; may be repeated: of any of them",
+           whole(0, 63), "N", many=True),
 )  # fmt: skip

@@ -75,7 +75,7 @@ def with_connection(
     target = parse_target(options.target)
     who = identity(options, out)
     seconds = options.timeout or CONNECT_SECONDS
-    used = _config(seconds, config or SwitchConfig())
+    used = bounded(seconds, config or SwitchConfig())
 
     async def command() -> int:
         async with open_switch(who, config=used, **stack(options)) as switch:
@@ -106,10 +106,10 @@ async def _connected(
         return failure.code
 
 
-def _config(seconds: float, config: SwitchConfig) -> SwitchConfig:
-    """The switch's own deadlines pass before ours: it knows at which stage."""
+def bounded(seconds: float, config: SwitchConfig) -> SwitchConfig:
+    """`config` for connecting within `seconds`: the switch's own deadlines pass before ours, as it knows the stage."""
     times = config.timeouts
-    bounded = replace(
+    shorter = replace(
         times,
         dial=seconds,
         dial_address=min(times.dial_address, seconds),
@@ -117,7 +117,7 @@ def _config(seconds: float, config: SwitchConfig) -> SwitchConfig:
         identify=min(times.identify, seconds),
         resolve=min(times.resolve, seconds),
     )
-    return replace(config, timeouts=bounded)
+    return replace(config, timeouts=shorter)
 
 
 async def connect_to(switch: Switch, target: Target, seconds: float) -> Connection:
@@ -129,7 +129,7 @@ async def connect_to(switch: Switch, target: Target, seconds: float) -> Connecti
             return await switch.connect(target.multiaddr)
         except (P2PError, OSError, trio.BrokenResourceError) as error:
             raise dial_failure(error, str(target)) from error
-    made = switch.connections()
+    made = switch.connections(target.peer)
     if made:
         late = StageTimeout(Stage.IDENTIFY, seconds)
         attempt = Attempt(text(made[0].remote), Stage.IDENTIFY, late, made[0].trace)

@@ -13,7 +13,7 @@ from typing import Any, Final
 from pyp2p.cli.failure import UsageError, clean
 from pyp2p.cli.target import Target
 from pyp2p.discv5 import rlp
-from pyp2p.discv5.enr import Enr
+from pyp2p.discv5.enr import Enr, bits
 from pyp2p.discv5.node import Endpoint, endpoints
 from pyp2p.errors import InvalidEnr, printable
 from pyp2p.peer.address import components, text, with_peer
@@ -89,8 +89,8 @@ def facts(record: Enr) -> dict[str, Any]:
         "ip6": _text(record.ip6),
         **{name: getattr(record, name) for name in _PORTS},
         "eth2": _fork(record.eth2),
-        "attnets": _bits(record.attnets, 64),
-        "syncnets": _bits(record.syncnets, 4),
+        "attnets": None if record.attnets is None else bits(record.attnets, 64),
+        "syncnets": None if record.syncnets is None else bits(record.syncnets, 4),
         "cgc": record.cgc,
         "nfd": None if record.nfd is None else record.nfd.hex(),
         "client": client(record),
@@ -136,14 +136,6 @@ def _fork(raw: bytes | None) -> dict[str, Any] | None:
         "next_fork_version": raw[4:8].hex(),
         "next_fork_epoch": None if epoch == FAR_FUTURE else epoch,
     }
-
-
-def _bits(raw: bytes | None, most: int) -> list[int] | None:
-    """Which bits are set: SSZ counts from the lowest of the first byte."""
-    if raw is None:
-        return None
-    value = int.from_bytes(raw, "little")
-    return [bit for bit in range(most) if value >> bit & 1]
 
 
 def _unknown(record: Enr) -> list[tuple[bytes, rlp.Item]]:

@@ -20,6 +20,7 @@ from pyp2p.peer.address import parse_multiaddr, split_peer, text
 from pyp2p.peer.id import PeerId
 
 _SEEN = 65536  # nodes that are remembered as given: strangers make up more
+_ATTNETS, _SYNCNETS = 64, 4  # subnets that there are; eth2 p2p-interface
 _PAUSE = 5.0  # seconds after a random lookup that found nobody new
 
 Wanted = Callable[[Enr], bool]
@@ -56,13 +57,13 @@ def subnet_nodes(
 ) -> AsyncIterator[Candidate]:
     """As `random_nodes`, those only whose record names one of these attestation or sync committee subnets at least."""
     attestation, sync = frozenset(attnets), frozenset(syncnets)
-    for name, chosen, most in (("attnets", attestation, 64), ("syncnets", sync, 4)):
+    for name, chosen, most in (("attnets", attestation, _ATTNETS), ("syncnets", sync, _SYNCNETS)):
         if not chosen <= set(range(most)):
             raise ValueError(f"{name} are whole numbers from 0 to {most - 1}, not {sorted(chosen)}")
 
     def on_one(node: Enr) -> bool:
-        there = not attestation.isdisjoint(bits(node.attnets or b""))
-        there = there or not sync.isdisjoint(bits(node.syncnets or b""))
+        there = not attestation.isdisjoint(bits(node.attnets or b"", _ATTNETS))
+        there = there or not sync.isdisjoint(bits(node.syncnets or b"", _SYNCNETS))
         return there and (wanted is None or wanted(node))
 
     return _search(discovery, on_one, Source.SUBNET)

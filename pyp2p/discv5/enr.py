@@ -271,10 +271,10 @@ class Enr:
         return self._uint(key) or None
 
 
-def bits(raw: bytes) -> list[int]:
-    """Which bits are set in an SSZ bitvector (`attnets`, `syncnets`), counted from the lowest of the first byte."""
+def bits(raw: bytes, count: int) -> list[int]:
+    """Which of `count` bits are set in an SSZ bitvector (`attnets`: 64, `syncnets`: 4), from the lowest one."""
     value = int.from_bytes(raw, "little")
-    return [bit for bit in range(8 * len(raw)) if value >> bit & 1]
+    return [bit for bit in range(count) if value >> bit & 1]
 
 
 @lru_cache(maxsize=_CACHED)

@@ -220,6 +220,8 @@ def test_a_crawl_finds_everybody(tmp_path: Path, dead: str) -> None:
         assert totals["fork_digests"] == {"-": 4, "6a95a1a9": 1}
         assert totals["clients"] == {"-": 5}
         assert all(Enr.from_text(node["enr"]).node_id.hex() == one for one, node in nodes.items())
+        assert {node["walked"] for node in nodes.values() if node["status"] == "answered"} == {True}
+        assert (totals["matching"], totals["kept"], totals["identified"], totals["agents"]) == (6, 0, 0, {})
 
 
 def test_a_crawl_keeps_to_its_time_and_rate_and_tells_of_those_not_asked() -> None:
@@ -339,6 +341,11 @@ def test_a_peer_of_gossip_may_be_a_record() -> None:
         (("crawl", "--bootnode", "NOWHERE"), "no address with a UDP port"),
         (("crawl", "--bootnode", "SOMEWHERE", "--output", "/nonexistent/x"), "No such file"),
         (("crawl", "--bootnode", "SOMEWHERE", "--rate", "0"), "number"),
+        (("crawl", "--resume", "/nonexistent/x"), "--resume: cannot read /nonexistent/x: No such file"),
+        (("crawl", "--resume", "/dev/null"), "nobody to ask: --bootnode is missing, and /dev/null holds no node"),
+        (("crawl", "--bootnode", "SOMEWHERE", "--resume", "."), "Is a directory"),
+        (("crawl", "--bootnode", "SOMEWHERE", "--fork-digest", "6a95a1"), "4 bytes in hex"),
+        (("crawl", "--bootnode", "SOMEWHERE", "--subnet", "64"), "from 0 to 63"),
         (("lookup", "abc", "--bootnode", "SOMEWHERE"), "neither a node id"),
         (("findnode", "SOMEWHERE", "--distance", "257"), "from 0 to 256"),
         (("talk", "SOMEWHERE", "echo"), "nothing to ask"),

@@ -4,14 +4,21 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from pyp2p.cli import enr_wrong, records
 from pyp2p.cli import main as cli
-from pyp2p.cli import records
 from pyp2p.cli.failure import UsageError
+from pyp2p.discv5 import rlp
 from pyp2p.discv5.enr import Enr
+from pyp2p.discv5.keccak import keccak256
+from pyp2p.peer import secp256k1
 from pyp2p.peer.keys import Identity, KeyType
+from pyp2p.peer.multibase import encode_base64url
 from tests.cli.support import events, run
 
 # EIP-778, test vector.
@@ -51,7 +58,7 @@ def test_everything_that_was_put_in_is_told(capsys: pytest.CaptureFixture[str], 
         capsys, "enr", "make", "--key", key, "--seq", "7", "--ip", "1.2.3.4", "--ip6", "2001:db8::1", "--udp", "9000",
         "--tcp", "9001", "--quic", "9002", "--udp6", "9003", "--tcp6", "9004", "--quic6", "9005", "--json",
         "--set", "eth2=6a95a1a967855d670001000000000000", "--set", "attnets=0300000000000080", "--set", "syncnets=05",
-        "--set", "cgc=80", "--set", "nfd=0x01020304", "--set", "xx=",
+        "--set", "cgc=128", "--set", "nfd=0x01020304", "--set", "xx=",
     )  # fmt: skip
     assert code == 0
     (told,) = events(made)
@@ -103,6 +110,161 @@ def test_lists_are_kept_by_update(capsys: pytest.CaptureFixture[str], key: str) 
     assert "\x1b" not in said
 
 
+def test_update_keeps_what_it_does_not_know_byte_for_byte(capsys: pytest.CaptureFixture[str], key: str) -> None:
+    who = Identity.from_protobuf(Path(key).read_bytes())
+    unknown = {
+        b"\xff\x00": b"",
+        b"a": b"\x00",
+        b"list": [b"", [b"\x7f", [b"\x80"]], b"x" * 60],
+        b"none": [],
+        b"zero": b"\x00\x01",
+    }
+    before = Enr.sign(who, 1, {**unknown, b"udp": 5})
+    code, said, _ = call(capsys, "enr", "update", before.text, "--key", key, "--udp", "6", "--set", "cgc=4")
+    after = Enr.from_text(said.strip())
+    assert (code, after.udp, after.cgc) == (0, 6, 4)
+    for name, value in unknown.items():
+        entry = rlp.encode(name) + rlp.encode(value)
+        assert entry in before.raw
+        assert entry in after.raw
+
+
+def test_numbers_are_set_as_what_they_are(capsys: pytest.CaptureFixture[str], key: str) -> None:
+    numbers = {"cgc": 128, "tcp": 9000, "tcp6": 80, "udp": 1, "udp6": 65535, "quic": 9001, "quic6": 12}
+    words = [word for name, value in numbers.items() for word in ("--set", f"{name}={value}")]
+    code, said, _ = call(capsys, "enr", "make", "--key", key, *words)
+    record = Enr.from_text(said.strip())
+    assert code == 0
+    assert {name: getattr(record, name) for name in numbers} == numbers
+    code, said, _ = call(capsys, "enr", "make", "--key", key, "--set", "cgc=0", "--set", "nfd=00000080")
+    record = Enr.from_text(said.strip())
+    assert (code, record.cgc, record.nfd) == (0, 0, b"\0\0\0\x80")
+
+
+def written(*items: rlp.Encodable) -> str:
+    """A record of these items, whatever they are."""
+    return "enr:" + encode_base64url(rlp.encode(items))
+
+
+def told_of_wrong(capsys: pytest.CaptureFixture[str], text: str) -> dict[str, Any] | None:
+    """What `enr read` can make of a wrong record."""
+    code, said, err = call(capsys, "enr", "read", text, "--json")
+    (failure,) = events(said)
+    assert (code, failure["code"], failure["stage"], err) == (2, 2, "usage", "")
+    decoded: dict[str, Any] | None = failure["decoded"]
+    return decoded
+
+
+def test_a_record_whose_signature_is_wrong_is_described(capsys: pytest.CaptureFixture[str]) -> None:
+    changed = EIP[:40] + "x" + EIP[41:]
+    told = told_of_wrong(capsys, changed)
+    assert told is not None
+    assert (told["verified"], told["signature"], told["seq"], told["size"]) == (False, "does not verify", 1, 134)
+    assert told["stopped"] is None
+    entries = {entry["key"]: (entry["value"], entry["means"]) for entry in told["entries"]}
+    assert entries["id"] == ("7634", "v4")
+    assert entries["ip"] == ("7f000001", "127.0.0.1")
+    assert entries["udp"] == ("765f", "30303")
+    assert entries["secp256k1"][1] is None
+    code, out, err = call(capsys, "enr", "read", changed)
+    assert (code, out) == (2, "")
+    said = " ".join(err.split())
+    assert "not a node record: record signature does not verify" in said
+    assert "Not verified, and not to be relied on (134 bytes, signature: does not verify): seq 1 id v4 (0x7634)" in said
+
+
+def test_a_record_that_is_cut_off_is_described_as_far_as_it_goes(capsys: pytest.CaptureFixture[str]) -> None:
+    for text, keys in ((EIP[:-4], ["id", "ip", "secp256k1", "udp"]), (EIP[:120], ["id", "ip"]), (EIP[:98], [])):
+        told = told_of_wrong(capsys, text)
+        assert told is not None
+        assert (told["seq"], told["signature"]) == (1, "not checked")
+        assert [entry["key"] for entry in told["entries"]] == keys
+        assert told["stopped"] == "the record is cut off: it says that it has 134 bytes"
+    assert told_of_wrong(capsys, EIP[:-4])["entries"][-1] == {"key": "udp", "value": None, "means": None}
+    typo = told_of_wrong(capsys, EIP[:120] + "!" + EIP[121:])
+    assert typo is not None
+    assert typo["stopped"] == "character 121, '!', is not of base64url"
+    padded = told_of_wrong(capsys, EIP + "==")
+    assert padded is not None
+    assert (padded["signature"], padded["stopped"]) == ("verifies", None)
+    longer = told_of_wrong(capsys, EIP + "AAAA")
+    assert longer is not None
+    assert longer["stopped"].endswith("bytes follow the record")
+
+
+def test_what_breaks_a_rule_and_is_signed_all_the_same_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    who = Identity.generate(KeyType.SECP256K1, entropy=os.urandom)
+    content = [b"\1", b"udp", b"\0\5", b"secp256k1", who.public_key.data, b"id", b"v4"]
+    signature = secp256k1.sign_digest(who.scalar, keccak256(rlp.encode(content)))
+    told = told_of_wrong(capsys, written(signature, *content))
+    assert told is not None
+    assert told["signature"] == "verifies"
+    assert told["entries"][0] == {"key": "udp", "value": "0005", "means": None}
+
+
+def test_hostile_text_in_a_wrong_record_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    text = written(b"s", b"\1", b"\x1b[2J", b"\x1b]0;x", b"id", b"v\x1b4", [b"\x1b"], [b"a", [b"b"]], b"\xff\x9b")
+    code, out, err = call(capsys, "enr", "read", text)
+    assert (code, out) == (2, "")
+    assert "\x1b" not in err and "\x9b" not in err
+    assert "\\x1b[2J" in err and "v\\x1b4" in err
+    told = told_of_wrong(capsys, text)
+    assert told is not None
+    assert told["signature"] == "not checked"
+    assert [(entry["key"], entry["value"]) for entry in told["entries"]] == [
+        ("\\x1b[2J", "1b5d303b78"),
+        ("id", "761b34"),
+        ("a list (0xc11b)", "c361c162"),
+        ("\\xff\\x9b", None),
+    ]
+
+
+def test_records_that_are_too_long_are_described_up_to_a_bound(capsys: pytest.CaptureFixture[str]) -> None:
+    over = told_of_wrong(capsys, written(b"s" * 64, b"\1", b"a", b"x" * 700))
+    assert over is not None
+    assert (over["size"], over["entries"][0]["value"]) == (774, "78" * 700)
+    many = written(b"s" * 64, b"\1", *[b"a"] * 1400)
+    assert len(told_of_wrong(capsys, many)["entries"]) == 700
+    _, _, err = call(capsys, "enr", "read", many)
+    assert "... and 650 more entries" in err
+    assert told_of_wrong(capsys, written(b"s" * 64, b"\1", *[b"a"] * 1500)) is None
+
+
+@pytest.mark.parametrize("text", ["enr:", "enr:-", "enr:!", "enr:AAAA", "enr:wA", "enr:" + "-" * 300])
+def test_what_holds_nothing_is_not_described(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    assert told_of_wrong(capsys, text) is None
+
+
+def test_lists_nested_too_deep_are_described(capsys: pytest.CaptureFixture[str]) -> None:
+    deep: rlp.Encodable = b"x"
+    for _ in range(rlp.MAX_DEPTH - 1):
+        deep = [deep]
+    told = told_of_wrong(capsys, written(b"s" * 64, b"\1", b"id", b"v4", b"secp256k1", b"k" * 33, b"z", deep))
+    assert told is not None
+    assert (told["signature"], len(told["entries"])) == ("does not verify", 3)
+    inner = rlp.encode([deep])  # one level more than a record may have
+    body = b"".join(map(rlp.encode, (b"s", b"\1", b"id", b"v4", b"secp256k1", b"k"))) + rlp.encode(b"z") + inner
+    told = told_of_wrong(capsys, "enr:" + encode_base64url(bytes([0xC0 + len(body)]) + body))
+    assert told is not None
+    assert (told["signature"], told["entries"][-1]["value"]) == ("not checked", inner.hex())
+
+
+@given(text=st.binary(max_size=400).map(lambda raw: "enr:" + encode_base64url(raw)))
+def test_no_bytes_break_the_description(text: str) -> None:
+    told = enr_wrong.decoded(text)
+    if told is not None:
+        assert all(line.isascii() and line.isprintable() for line in enr_wrong.lines(told))
+
+
+@given(cut=st.integers(0, 134), at=st.integers(0, 133), to=st.integers(0, 255))
+def test_no_change_of_a_record_breaks_the_description(cut: int, at: int, to: int) -> None:
+    raw = bytearray(Enr.from_text(EIP).raw)
+    raw[at] = to
+    told = enr_wrong.decoded("enr:" + encode_base64url(bytes(raw[:cut])))
+    if told is not None:
+        assert all(line.isascii() and line.isprintable() for line in enr_wrong.lines(told))
+
+
 def test_entries_of_another_form_are_unknown() -> None:
     who = Identity.generate(KeyType.SECP256K1, entropy=os.urandom)
     honest = Enr.sign(who, 1, {"zz": b"\x01"})
@@ -128,6 +290,7 @@ def test_a_list_of_records_is_read_and_a_bad_line_is_named(capsys: pytest.Captur
     one, bad, two = events(said)
     assert (one["event"], bad["event"], two["event"]) == ("record", "error", "record")
     assert bad["line"] == 4
+    assert bad["decoded"] is None
     assert bad["reason"].startswith("line 4: not a node record: ")
     done = run("enr", "read", "-", stdin=None, input=f"{EIP}\r\n")
     assert done.returncode == 0
@@ -148,8 +311,13 @@ def test_a_list_of_records_is_read_and_a_bad_line_is_named(capsys: pytest.Captur
         (("make", "--key", "KEY", "--ip", "::1"), "IPv4"),
         (("make", "--key", "KEY", "--udp", "0"), "from 1 to 65535"),
         (("make", "--key", "KEY", "--set", "ip=00"), "4 bytes"),
-        (("make", "--key", "KEY", "--set", "x"), "KEY=HEX"),
+        (("make", "--key", "KEY", "--set", "x"), "KEY=VALUE"),
         (("make", "--key", "KEY", "--set", "x=0"), "hex"),
+        (("make", "--key", "KEY", "--set", "cgc=0x80"), "cgc holds a number, written in decimal: '0x80'"),
+        (("make", "--key", "KEY", "--set", "cgc="), "written in decimal"),
+        (("make", "--key", "KEY", "--set", f"cgc={2**64}"), f"0 to {2**64 - 1}"),
+        (("make", "--key", "KEY", "--set", "tcp=65536"), "from 1 to 65535"),
+        (("make", "--key", "KEY", "--set", "quic6=2382" + "a"), "quic6 holds a number"),
         (("make", "--key", "KEY", "--set", "x=00", "--set", "x=01"), "twice"),
         (("make", "--key", "KEY", "--udp", "5", "--set", "udp=01"), "twice"),
         (("make", "--key", "KEY", "--set", "x=" + "00" * 300), "300"),

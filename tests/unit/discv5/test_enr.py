@@ -418,8 +418,9 @@ def test_ports_hold_for_ipv6_when_it_has_none_of_its_own():
 
 
 def test_bits_are_counted_from_the_lowest_of_the_first_byte():
-    assert bits(b"") == bits(bytes(8)) == []
-    assert bits(b"\x01\x80" + bytes(5) + b"\x80") == [0, 15, 63]
+    assert bits(b"", 64) == bits(bytes(8), 64) == []
+    assert bits(b"\x01\x80" + bytes(5) + b"\x80", 64) == [0, 15, 63]
+    assert bits(b"\xf2", 4) == [1]
 
 
 def test_port_0_counts_as_absent():

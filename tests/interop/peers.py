@@ -125,6 +125,13 @@ RECIPES["go-discv5"] = replace(
     keep=("discv5peer",),
     command=("{}/discv5peer",),
 )
+RECIPES["go-devp2p"] = replace(  # go-ethereum's own command, which has a conformance suite for discv5
+    RECIPES["go"],
+    sources=("go.mod", "go.sum"),
+    build=(*RECIPES["go"].build[:-3], "-o", "devp2p", "github.com/ethereum/go-ethereum/cmd/devp2p"),
+    keep=("devp2p",),
+    command=("{}/devp2p",),
+)
 RECIPES["js-discv5"] = replace(
     RECIPES["js"],
     sources=("package.json", "peer.mjs"),

@@ -1,9 +1,10 @@
 """How much of us strangers may use, and where they say that we are.
 
-Rules: pure, every table bounded, nothing is looked up by walking. Rates count by subnet (/24, /64) and for all
+Rules: pure, every table bounded, nothing is looked up by walking. Rates count by subnet (/24, /48) and for all
 together: addresses of datagrams are forged at will, so the rate of all is what protects us, and that of a subnet
-protects the others from it. A refused datagram takes nothing from either. discv5 theory "Node table" has no figures:
-they are ours.
+protects the others from it. What is refused takes nothing from either. What comes under a session, or answers us, is
+never charged as a stranger's: who forges a friend's address must not silence the friend. discv5 theory "Node table" has
+no figures: they are ours.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from pyp2p.discv5.node import Endpoint, IPAddress, Scope, canonical, refuse_endpoint, scope, subnet
+from pyp2p.discv5.bounds import above_zero, at_least
+from pyp2p.discv5.node import Endpoint, IPAddress, Scope, canonical, refuse_endpoint, scope, site
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,17 +23,28 @@ class Rate:
     per_second: float
     burst: float
 
+    def __post_init__(self) -> None:
+        above_zero("per_second", self.per_second)
+        at_least("burst", int(self.burst), 1)
+
 
 @dataclass(frozen=True, slots=True)
 class RateConfig:
-    """The rates. A handshake costs a signature check, about a millisecond without coincurve."""
+    """The rates. A challenge costs what a datagram costs, a handshake a signature check (about a millisecond without
+    coincurve), a request as much as an answer of sixteen records. Answers to what we asked are free.
+    """
 
-    datagrams_per_subnet: Rate = field(default_factory=lambda: Rate(50, 200))
-    datagrams: Rate = field(default_factory=lambda: Rate(2000, 4000))
+    challenges_per_subnet: Rate = field(default_factory=lambda: Rate(50, 200))
+    challenges: Rate = field(default_factory=lambda: Rate(2000, 4000))
     handshakes_per_subnet: Rate = field(default_factory=lambda: Rate(5, 20))
     handshakes: Rate = field(default_factory=lambda: Rate(100, 200))
+    requests_per_subnet: Rate = field(default_factory=lambda: Rate(50, 200))
+    requests: Rate = field(default_factory=lambda: Rate(2000, 4000))
     max_subnets: int = 4096  # remembered; who is forgotten gets a new burst, of the rate of all
     exempt_loopback: bool = True  # of all rates: it is ourselves
+
+    def __post_init__(self) -> None:
+        at_least("max_subnets", self.max_subnets, 1)
 
 
 class TokenBucket:
@@ -69,19 +82,19 @@ class RateLimit:
     def __len__(self) -> int:
         return len(self._subnets)
 
-    def refuse(self, address: IPAddress, now: float, known: bool = False) -> str | None:
+    def refuse(self, address: IPAddress, now: float) -> str | None:
         """Count one piece of work for a canonical address: None when it may be done, else the rate that was reached.
 
-        That is `subnet` or `total`; who is `known` needs nothing of the total, so that strangers cannot use that up.
+        That is `subnet` or `total`.
         """
         if self._exempt_loopback and address.is_loopback:
             return None
         if self._total is None:
             self._total = TokenBucket(self._total_rate, now)
-        place = subnet(address)
+        place = site(address)
         mine = self._subnets.get(place)
         if mine is None:
-            if not known and not self._total.ready(now):
+            if not self._total.ready(now):
                 return "total"  # and no place for it in the table
             mine = self._subnets[place] = TokenBucket(self._per_subnet, now)
             if len(self._subnets) > self._max_subnets:
@@ -90,35 +103,40 @@ class RateLimit:
             self._subnets.move_to_end(place)
         if not mine.ready(now):
             return "subnet"
-        if not known:
-            if not self._total.ready(now):
-                return "total"
-            self._total.take()
+        if not self._total.ready(now):
+            return "total"
+        self._total.take()
         mine.take()
         return None
 
 
 class RateLimits:
-    """The limits of datagrams and of handshakes."""
+    """The limits of challenges, handshakes and requests."""
 
     def __init__(self, config: RateConfig | None = None) -> None:
         config = config or RateConfig()
         rest = (config.max_subnets, config.exempt_loopback)
-        self._datagrams = RateLimit(config.datagrams_per_subnet, config.datagrams, *rest)
+        self._challenges = RateLimit(config.challenges_per_subnet, config.challenges, *rest)
         self._handshakes = RateLimit(config.handshakes_per_subnet, config.handshakes, *rest)
+        self._requests = RateLimit(config.requests_per_subnet, config.requests, *rest)
 
-    def datagram(self, ip: str, now: float, known: bool = False) -> str | None:
-        """Before anything is done with a datagram: None, or `datagrams_subnet` or `datagrams_total`: drop it.
+    def __len__(self) -> int:
+        return len(self._challenges) + len(self._handshakes) + len(self._requests)
 
-        `known`: there is a session with somebody at the very endpoint that it came from.
-        """
-        refused = self._datagrams.refuse(canonical(ip), now, known)
-        return refused and f"datagrams_{refused}"
+    def challenge(self, ip: str, now: float) -> str | None:
+        """Before a WHOAREYOU is sent: None, or `challenges_subnet` or `challenges_total`: drop the packet."""
+        refused = self._challenges.refuse(canonical(ip), now)
+        return refused and f"challenges_{refused}"
 
     def handshake(self, ip: str, now: float) -> str | None:
         """Before a signature is checked: None, or `handshakes_subnet` or `handshakes_total`: drop the packet."""
         refused = self._handshakes.refuse(canonical(ip), now)
         return refused and f"handshakes_{refused}"
+
+    def request(self, ip: str, now: float) -> str | None:
+        """Before a request of one with a session is answered: None, or `requests_subnet` or `requests_total`."""
+        refused = self._requests.refuse(canonical(ip), now)
+        return refused and f"requests_{refused}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +146,11 @@ class VoteConfig:
     minimum: int = 5  # voters that agree, each in a subnet of its own
     window: float = 300.0  # seconds that a vote counts
     max_votes: int = 256  # of each family
+
+    def __post_init__(self) -> None:
+        at_least("minimum", self.minimum, 1)
+        at_least("max_votes", self.max_votes, 1)
+        above_zero("window", self.window)
 
 
 class _Ballot:
@@ -152,17 +175,12 @@ class Votes:
     def __init__(self, config: VoteConfig | None = None) -> None:
         self._config = config or VoteConfig()
         self._ballots = {4: _Ballot(), 6: _Ballot()}
-        self._elected: dict[int, Endpoint] = {}
 
     def __len__(self) -> int:
         return sum(len(ballot.votes) for ballot in self._ballots.values())
 
-    def elected(self, version: int) -> Endpoint | None:
-        """What was believed last of the family (4 or 6): it stays until another endpoint is elected."""
-        return self._elected.get(version)
-
     def vote(self, voter: Endpoint, claimed: Endpoint, now: float) -> Endpoint | None:
-        """Count what `voter` says that we are; returns the endpoint when this vote elects a new one, else None.
+        """Count what `voter` says that we are; returns the endpoint when enough agree on it now, else None.
 
         The last vote of a subnet is its only one; on loopback each endpoint is a voter. An endpoint is elected by more
         than half of the family's votes, and by `minimum` at least. No vote is an endpoint of the other family, and
@@ -173,7 +191,7 @@ class Votes:
             return None
         claimed = Endpoint.of(ours, claimed.port)
         ballot = self._ballots[ours.version]
-        name = subnet(address)
+        name = site(address)
         if scope(address) is Scope.LOOPBACK:
             name = address.packed + voter.port.to_bytes(2, "big")
         if name in ballot.votes:
@@ -187,7 +205,4 @@ class Votes:
         count = ballot.tally[claimed] = ballot.tally.get(claimed, 0) + 1
         if count < self._config.minimum or 2 * count <= len(ballot.votes):
             return None
-        if self._elected.get(ours.version) == claimed:
-            return None
-        self._elected[ours.version] = claimed
         return claimed

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from pyp2p.discv5.node import ID_BITS, Record, log_distance, lookup_distances
+from pyp2p.discv5.bounds import at_least
+from pyp2p.discv5.node import ID_BITS, Record, counted, endpoints, log_distance, lookup_distances
 
 R = TypeVar("R", bound=Record)
 
@@ -29,14 +30,21 @@ class LookupConfig:
     max_found: int = 256
     attempts: int = 2  # queries to a node until it counts as failed: a handshake on a bad line loses one of twenty
     sweep: int = 3  # of the closest are asked about the edge in the end; without, one lookup of twenty misses a node
+    per_subnet: int = 4  # that have not answered yet: an answer is cheap, and each record in it is sent to
+
+    def __post_init__(self) -> None:
+        for name in ("max_candidates", "max_queries", "max_found", "attempts", "per_subnet"):
+            at_least(name, getattr(self, name), 1)
+        at_least("sweep", self.sweep, 0)
 
 
 class Lookup(Generic[R]):
     """Converges on the `k` nodes closest to `target`, with at most `parallelism` queries under way.
 
-    `predicate` only decides whose records `found` collects; the way is the same without. `refused` counts the records
-    that were dropped: `distance` (not asked for), `excess` (more than three buckets hold), `own_id`, `unasked`
-    (an answer of a node with no query under way).
+    `first` are ids of some that it starts with, who are asked before those that are closer. `predicate` only decides
+    whose records `found` collects; the way is the same without. `refused` counts the records that were dropped:
+    `distance` (not asked for), `excess` (more than three buckets hold), `own_id`, `subnet` (too many of one have not
+    answered), `unasked` (an answer of a node with no query under way).
 
     An answer holds 16 records, and who is close to the target is not asked for those that are far from it: so once the
     k closest have answered, the closest of them are asked again, for the distance at which the last of the k is.
@@ -50,6 +58,7 @@ class Lookup(Generic[R]):
         parallelism: int = 3,
         *,
         local_id: bytes,
+        first: Iterable[bytes] = (),
         predicate: Callable[[R], bool] | None = None,
         config: LookupConfig | None = None,
     ) -> None:
@@ -65,14 +74,18 @@ class Lookup(Generic[R]):
         self._order: list[tuple[int, bytes]] = []  # distance and id of all in `_records`, closest first
         self._records: dict[bytes, R] = {}  # candidates, less those that failed
         self._asking: dict[bytes, list[int]] = {}  # the queries under way: what was asked for
+        self._places: dict[bytes, set[bytes]] = {}  # subnets of those that were told of and have not answered
+        self._crowds: Counter[bytes] = Counter()  # of the same; who failed stays in it
         self._attempts: Counter[bytes] = Counter()  # queries by node: outlives a candidate, so none is asked again
         self._answered: set[bytes] = set()
         self._found: dict[bytes, R] = {}
+        self._first = list(first)
+        self._leading: set[bytes] = set()  # of those, with a query under way
         self._sweep: list[tuple[bytes, list[int]]] | None = None  # queries about the edge, once it is known
         self._sweeping: set[bytes] = set()  # those under way
         self._done = False
         for record in start:
-            self._take(record)
+            self._take(record, given=True)
         self._settle()
 
     @property
@@ -85,6 +98,12 @@ class Lookup(Generic[R]):
         queries: list[tuple[R, list[int]]] = []
         if self._done:
             return queries
+        while self._first and self._free:
+            node_id = self._first.pop(0)
+            if node_id in self._records:
+                self._attempts[node_id] += 1
+                self._leading.add(node_id)
+                queries.append(self._ask_on_the_way(node_id))
         while self._sweep and self._free:
             node_id, distances = self._sweep.pop(0)
             if node_id in self._records:
@@ -98,7 +117,7 @@ class Lookup(Generic[R]):
                 waits = node_id not in self._asking and node_id not in self._answered
                 if waits and self._attempts[node_id] == tried:
                     self._attempts[node_id] += 1
-                    queries.append(self._ask(node_id, lookup_distances(log_distance(self.target, node_id))))
+                    queries.append(self._ask_on_the_way(node_id))
         self._settle()  # who was to be swept may be gone, and nobody left to ask
         return queries
 
@@ -110,7 +129,9 @@ class Lookup(Generic[R]):
             self.refused["unasked"] += len(records)
             return []
         self._answered.add(node_id)
+        self._leave_crowd(node_id)
         self._sweeping.discard(node_id)
+        self._leading.discard(node_id)
         self.refused["excess"] += max(len(records) - _MAX_ANSWER, 0)
         taken = []
         for record in records[:_MAX_ANSWER]:
@@ -128,6 +149,7 @@ class Lookup(Generic[R]):
         """A query got no answer: the node is asked again, or, when that was its last attempt, left out."""
         if self._asking.pop(node_id, None) is None or self._done:
             return
+        self._leading.discard(node_id)
         if node_id in self._sweeping:
             self._sweeping.remove(node_id)  # it has answered before
         elif self._attempts[node_id] >= self._config.attempts:
@@ -142,14 +164,14 @@ class Lookup(Generic[R]):
         """The records that the predicate chose (all without one) in the order in which they came, up to `max_found`."""
         return list(self._found.values())
 
-    def _take(self, record: R) -> None:
+    def _take(self, record: R, given: bool = False) -> None:
         node_id = record.node_id
         if node_id == self._local_id:
             return
         self._collect(record)
         known = self._records.get(node_id)
         if known is not None:
-            if record.seq > known.seq:
+            if record.seq > known.seq and (_places(record) == _places(known) or self._join_crowd(record)):
                 self._records[node_id] = record
             return
         if self._attempts[node_id] and node_id not in self._asking:
@@ -157,9 +179,27 @@ class Lookup(Generic[R]):
         if len(self._order) >= self._config.max_candidates:
             if self._distance(node_id) >= self._order[-1][0]:
                 return
-            del self._records[self._order.pop()[1]]
+            furthest = self._order.pop()[1]
+            del self._records[furthest]
+            self._leave_crowd(furthest)
+        if not given and not self._join_crowd(record):
+            return
         insort(self._order, (self._distance(node_id), node_id))
         self._records[node_id] = record
+
+    def _join_crowd(self, record: R) -> bool:
+        """False when too many of its subnet have not answered yet: a record makes us send to whoever is named in it."""
+        places, before = _places(record), self._places.get(record.node_id, set())
+        if any(self._crowds[place] >= self._config.per_subnet for place in places - before):
+            self.refused["subnet"] += 1
+            return False
+        self._leave_crowd(record.node_id)
+        self._crowds.update(places)
+        self._places[record.node_id] = places
+        return True
+
+    def _leave_crowd(self, node_id: bytes) -> None:
+        self._crowds.subtract(self._places.pop(node_id, ()))
 
     def _collect(self, record: R) -> None:
         known = self._found.get(record.node_id)
@@ -175,6 +215,9 @@ class Lookup(Generic[R]):
     def _free(self) -> bool:
         return len(self._asking) < self._parallelism and self.queries < self._config.max_queries
 
+    def _ask_on_the_way(self, node_id: bytes) -> tuple[R, list[int]]:
+        return self._ask(node_id, lookup_distances(log_distance(self.target, node_id)))
+
     def _ask(self, node_id: bytes, distances: list[int]) -> tuple[R, list[int]]:
         self.queries += 1
         self._asking[node_id] = distances
@@ -185,7 +228,8 @@ class Lookup(Generic[R]):
         if complete and self._sweep is None:
             self._sweep = self._about_the_edge()
         spent = self.queries >= self._config.max_queries and not self._asking
-        self._done = spent or (complete and not self._sweep and not self._sweeping)
+        under_way = self._first or self._leading or self._sweep or self._sweeping
+        self._done = spent or (complete and not under_way)
 
     def _about_the_edge(self) -> list[tuple[bytes, list[int]]]:
         """The last queries: seen from nodes closer than it, the edge and the target are at the same distance."""
@@ -200,3 +244,8 @@ class Lookup(Generic[R]):
 
     def _distance(self, node_id: bytes) -> int:
         return int.from_bytes(node_id, "big") ^ self._goal
+
+
+def _places(record: Record) -> set[bytes]:
+    """The subnets of all endpoints of a record: which one is sent to, depends on the IP versions that we have."""
+    return {place for each in endpoints(record) if (place := counted(each)) is not None}

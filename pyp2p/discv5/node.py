@@ -90,9 +90,26 @@ def subnet(address: IPAddress) -> bytes:
     return address.packed[: 3 if address.version == 4 else 8]
 
 
+def counted(endpoint: Endpoint) -> bytes | None:
+    """The subnet that a node counts for; None on loopback, where a whole test network may live."""
+    address = canonical(endpoint.ip)
+    return None if address.is_loopback else subnet(address)
+
+
+def site(address: IPAddress) -> bytes:
+    """Whoever has one address of it may send from all: the /24, or the /48, which is what many customers get."""
+    return address.packed[: 3 if address.version == 4 else 6]
+
+
 @lru_cache(maxsize=_CACHED)
 def scope(address: IPAddress) -> Scope:
     """From where a canonical address can be reached: what is neither global nor loopback counts as private."""
+    if isinstance(address, IPv6Address):
+        if address.is_site_local:
+            return Scope.PRIVATE
+        inside = address.sixtofour or (address.teredo and address.teredo[1])
+        if inside:  # sent on to that
+            return scope(inside)
     if address.is_loopback:
         return Scope.LOOPBACK
     if address.is_unspecified or address.is_multicast or address.is_reserved:

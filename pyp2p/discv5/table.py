@@ -2,9 +2,10 @@
 
 Rules: pure, every operation costs the same whatever the table holds (a bucket of it at most, and one look at which of
 the 256 buckets are in use). A node is in one place: in its bucket or among the replacements of its bucket, and there
-are replacements only where the bucket is full, or has no place for more of those that came to us: whoever wants a table
-for himself chooses ids and comes first. Nobody is given out who did not answer at the very endpoint that its record
-names: else records that name a victim would lead the network to it. discv5 theory "Node table".
+are replacements only where the bucket is full. Nobody is given out who did not answer at the very endpoint that its
+record names: else records that name a victim would lead the network to it. Those that came to us by themselves fill
+free places, and all but a few of them lose theirs to nodes that were found: whoever wants a table for himself chooses
+ids and comes first. discv5 theory "Node table".
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from operator import attrgetter
 from random import Random
 from typing import Generic, TypeVar
 
+from pyp2p.discv5.bounds import above_zero, at_least
 from pyp2p.discv5.node import (
     ID_BITS,
     Endpoint,
@@ -25,20 +27,18 @@ from pyp2p.discv5.node import (
     Refusal,
     Scope,
     canonical,
+    counted,
     endpoints,
     log_distance,
     may_tell,
     refuse_endpoint,
     refuse_record,
     scope,
-    subnet,
 )
 
 R = TypeVar("R", bound=Record)
 
 _NODES = 16  # records that an answer to FINDNODE holds, as the specification recommends
-_LENGTH = 2  # bytes of the length before each saved record
-_MAX_LOADED = 4096  # as many as a table of the usual size can hold
 _NEVER = float("-inf")
 _SUSPECTS = 4  # of those that did not answer, checked at a time
 _ROUNDS = 32  # of refreshes, until the pace is as slow as any
@@ -50,7 +50,7 @@ class TableConfig:
 
     bucket_size: int = 16
     replacements: int = 16  # per bucket: candidates are cheap to make
-    max_incoming: int = 4  # nodes, and replacements, of a bucket that nobody else told of: they choose whom to press
+    max_incoming: int = 4  # of a bucket that keep a place, and as many that wait, of those that came to us
     per_bucket_subnet: int = 2  # nodes and replacements of one /24 or /64: an eclipse needs many networks
     per_table_subnet: int = 10
     max_failures: int = 3  # requests in a row; one is lost on any network
@@ -59,9 +59,18 @@ class TableConfig:
     refresh: float = 1800.0
     first_refresh: float = 10.0  # of the first round through the buckets: a new node fills its table in minutes
 
+    def __post_init__(self) -> None:
+        for name in ("bucket_size", "max_incoming", "per_bucket_subnet", "per_table_subnet", "max_failures"):
+            at_least(name, getattr(self, name), 1)
+        at_least("replacements", self.replacements, 0)
+        for name in ("check_min", "refresh", "first_refresh"):
+            above_zero(name, getattr(self, name))
+        if self.check_max < self.check_min:
+            raise ValueError(f"check_max ({self.check_max}) is below check_min ({self.check_min})")
+
 
 class Heard(StrEnum):
-    """What became of a record that was taken; the value is its counter."""
+    """What became of a record that was taken."""
 
     ADDED = "added"
     REPLACEMENT = "replacement"  # the bucket is full
@@ -90,7 +99,7 @@ class Node(Generic[R]):
     def move(self, endpoint: Endpoint) -> None:
         """The node is at `endpoint` now, or has a new record."""
         self.endpoint = endpoint
-        self.subnet = _counted(endpoint)
+        self.subnet = counted(endpoint)
         named = endpoints(self.record)
         self.advertised = endpoint in named
         self.scopes = [scope(canonical(each.ip)) for each in named]  # here once, as they take longer than all else
@@ -129,16 +138,16 @@ class _Bucket(Generic[R]):
         place[node.node_id] = place.pop(node.node_id)
         node.seen_at = now
 
-    def admits(self, node: Node[R], config: TableConfig) -> bool:
-        """True when there is a place for the node, and it is not one too many of those that came to us."""
-        if len(self.nodes) >= config.bucket_size:
-            return False
-        return not node.incoming or sum(each.incoming for each in self.nodes.values()) < config.max_incoming
-
-    def successor(self, config: TableConfig) -> Node[R] | None:
-        """The replacement to take in next: the newest that spoke to us, or the newest."""
-        newest_first = [node for node in reversed(self.replacements.values()) if self.admits(node, config)]
+    def successor(self, most: int) -> Node[R] | None:
+        """The replacement to take in next: the newest that spoke to us, or the newest; of those that came, `most`."""
+        newest_first = list(reversed(self.replacements.values()))
+        if len(self.came()) >= most:
+            newest_first = [node for node in newest_first if not node.incoming] or newest_first
         return next((node for node in newest_first if node.spoke), newest_first[0] if newest_first else None)
+
+    def came(self) -> list[Node[R]]:
+        """Those in a place that came to us, the least recently seen first."""
+        return [node for node in self.nodes.values() if node.incoming]
 
     def promote(self, chosen: Node[R]) -> None:
         """Take in a replacement, at its place in the order.
@@ -191,7 +200,7 @@ class RoutingTable(Generic[R]):
     ) -> Heard | Refusal:
         """Take a node that spoke to us from `endpoint` in a session, or, with `source`, one that `source` told us of.
 
-        One is `incoming` that spoke to us before we did to it: only a few in a bucket, until somebody tells of it.
+        One is `incoming` that spoke to us before we did to it, until a node of another subnet tells of it.
 
         A newer record replaces the one we have, an older one never does; at another endpoint the node is unverified
         again. What others tell is worth less: it counts only when it is newer, is no sign of life, moves a node only
@@ -205,8 +214,7 @@ class RoutingTable(Generic[R]):
         node = bucket.get(record.node_id) if bucket else None
         if node is not None and record.seq <= node.record.seq:
             if source is not None:
-                if bucket is not None and source != node.endpoint:
-                    self._confirm(bucket, node)
+                _confirm(node, source)
                 return Heard.UNCHANGED
             if bucket is not None and endpoint == node.endpoint:  # by far the most frequent: all was judged before
                 node.spoke = True
@@ -219,6 +227,8 @@ class RoutingTable(Generic[R]):
             return refusal
         if bucket is None or node is None:
             return self._add(distance, Node(record, endpoint, now, source is None, incoming))
+        if source is not None:
+            _confirm(node, source)
         return self._renew(bucket, node, record, endpoint, None if source else now)
 
     def alive(self, node_id: bytes, now: float, endpoint: Endpoint | None = None) -> bool:
@@ -227,11 +237,12 @@ class RoutingTable(Generic[R]):
         node = bucket.get(node_id) if bucket else None
         if bucket is None or node is None or endpoint not in (None, node.endpoint):
             return False
-        self._set_live(bucket, node, True)
         node.spoke = True
         node.failures = 0
         self._suspects.pop(node_id, None)
         bucket.saw(node, now)
+        self._take_place(bucket, node)
+        self._set_live(bucket, node, True)
         return True
 
     def failed(self, node_id: bytes, now: float) -> bool:
@@ -259,7 +270,7 @@ class RoutingTable(Generic[R]):
             del bucket.nodes[node_id]
             self._nodes -= 1
             self._live -= node.live
-            if (next_one := bucket.successor(self._config)) is not None:
+            if (next_one := bucket.successor(self._config.max_incoming)) is not None:
                 self._promote(bucket, next_one)
         if not bucket.replacements:
             self._contended.pop(distance, None)
@@ -267,8 +278,15 @@ class RoutingTable(Generic[R]):
             del self._buckets[distance]
         return True
 
-    def closest(self, target: bytes, n: int, seen_too: bool = False) -> list[R]:
+    def came(self, node_id: bytes) -> bool:
+        """True when a node came to us, and nobody else has told of it."""
+        node = self.get(node_id)
+        return node is not None and node.incoming
+
+    def closest(self, target: bytes, n: int, *, seen_too: bool = False, found_only: bool = False) -> list[R]:
         """The records of the `n` nodes closest to `target`, closest first; with `seen_too` of unverified ones too.
+
+        With `found_only` of those that did not come to us, or of which others told, and that have not failed of late.
 
         The distances of a bucket's nodes from the target are one range, and those of two buckets never overlap, so
         the buckets are taken in order until there are enough.
@@ -283,7 +301,10 @@ class RoutingTable(Generic[R]):
             if len(found) >= n:
                 break
             nodes = self._buckets[distance].nodes.values()
-            records = [node.record for node in nodes if node.given_out or seen_too]
+            if found_only:
+                records = [node.record for node in nodes if not node.incoming and not node.failures]
+            else:
+                records = [node.record for node in nodes if node.given_out or seen_too]
             found += sorted(records, key=lambda record: int.from_bytes(record.node_id, "big") ^ goal)
         return found[:n]
 
@@ -372,37 +393,22 @@ class RoutingTable(Generic[R]):
             "buckets": len(self._buckets),
         }
 
-    def save(self) -> bytes:
-        """The records of all live nodes, each after its length in two bytes; the one operation that walks over all."""
-        raws = [node.record.raw for bucket in self._buckets.values() for node in bucket.nodes.values() if node.live]
-        return b"".join(len(raw).to_bytes(_LENGTH, "big") + raw for raw in raws)
-
-    @staticmethod
-    def load(data: bytes) -> list[bytes]:
-        """The raw records that `save` wrote, not verified: as many as are whole, 4096 at most."""
-        raws: list[bytes] = []
-        start = 0
-        while len(raws) < _MAX_LOADED:
-            length = int.from_bytes(data[start : start + _LENGTH], "big")
-            end = start + _LENGTH + length
-            if not length or end > len(data):
-                break
-            raws.append(data[start + _LENGTH : end])
-            start = end
-        return raws
-
     def _add(self, distance: int, node: Node[R]) -> Heard | Refusal:
         bucket = self._buckets.get(distance) or _Bucket[R]()
         if (refusal := self._crowded(bucket, node.subnet)) is not None:
             return refusal
-        if bucket.admits(node, self._config):
-            if not bucket.nodes and _NEVER in self._refreshed[max(distance - 1, 1) : distance + 1]:
-                self.next_refresh = min(self.next_refresh, self._last_refresh + self._config.first_refresh)
-            self._buckets[distance] = bucket
-            bucket.nodes[node.node_id] = node
-            self._count(bucket, node.subnet, 1)
-            self._nodes += 1
-            return Heard.ADDED
+        if len(bucket.nodes) >= self._config.bucket_size:
+            return self._line_up(distance, bucket, node)
+        if not bucket.nodes and _NEVER in self._refreshed[max(distance - 1, 1) : distance + 1]:
+            self.next_refresh = min(self.next_refresh, self._last_refresh + self._config.first_refresh)
+        self._buckets[distance] = bucket
+        bucket.nodes[node.node_id] = node
+        self._count(bucket, node.subnet, 1)
+        self._nodes += 1
+        return Heard.ADDED
+
+    def _line_up(self, distance: int, bucket: _Bucket[R], node: Node[R]) -> Heard | Refusal:
+        """Put a node to the end of the replacements, in place of one where there are too many."""
         incoming = [each for each in bucket.replacements.values() if each.incoming]
         oldest = None
         if node.incoming and len(incoming) >= self._config.max_incoming:
@@ -422,11 +428,20 @@ class RoutingTable(Generic[R]):
         self._contended.setdefault(distance)
         return Heard.REPLACEMENT
 
-    def _confirm(self, bucket: _Bucket[R], node: Node[R]) -> None:
-        """Another node told of it: it takes no place any more of those that are kept small."""
-        node.incoming = False
-        if (next_one := bucket.successor(self._config)) is not None:
-            self._promote(bucket, next_one)
+    def _take_place(self, bucket: _Bucket[R], node: Node[R]) -> None:
+        """A replacement that answered takes the place of one that came to us, where too many of those have one."""
+        came = bucket.came()
+        if node.incoming or node.node_id in bucket.nodes or len(came) <= self._config.max_incoming:
+            return
+        given_up = came[-1]
+        del bucket.nodes[given_up.node_id]
+        self._count(bucket, given_up.subnet, -1)
+        self._nodes -= 1
+        self._live -= given_up.live
+        self._promote(bucket, node)
+        self._line_up(log_distance(self._local_id, node.node_id), bucket, given_up)
+        ordered = sorted(bucket.replacements.values(), key=attrgetter("seen_at"))
+        bucket.replacements = {each.node_id: each for each in ordered}
 
     def _promote(self, bucket: _Bucket[R], node: Node[R]) -> None:
         bucket.promote(node)
@@ -440,7 +455,7 @@ class RoutingTable(Generic[R]):
         """Take over what is new of a node that we know; `now` when it spoke itself."""
         if now is None and node.endpoint in endpoints(record):
             endpoint = node.endpoint  # the other family of its two
-        before, after = node.subnet, _counted(endpoint)
+        before, after = node.subnet, counted(endpoint)
         if after != before and (refusal := self._crowded(bucket, after)) is not None:
             return refusal
         self._count(bucket, before, -1)
@@ -452,9 +467,7 @@ class RoutingTable(Generic[R]):
             node.checked_at = _NEVER
         node.record = record
         node.move(endpoint)
-        if now is None:
-            self._confirm(bucket, node)
-        else:
+        if now is not None:
             node.spoke = True
             bucket.saw(node, now)
         return Heard.REFRESHED
@@ -480,7 +493,7 @@ class RoutingTable(Generic[R]):
         node.live = live
 
 
-def _counted(endpoint: Endpoint) -> bytes | None:
-    """The subnet that a node counts for; a whole test network may live on loopback."""
-    address = canonical(endpoint.ip)
-    return None if address.is_loopback else subnet(address)
+def _confirm(node: Node[R], teller: Endpoint) -> None:
+    """Somebody else told of the node: one of another subnet, as ports and addresses of one's own cost nothing."""
+    if node.incoming and teller != node.endpoint and (counted(teller) or teller) != node.subnet:
+        node.incoming = False

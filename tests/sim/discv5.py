@@ -143,8 +143,7 @@ class Host:
             table=len(core.table),
             replacements=sum(len(bucket.replacements) for bucket in core.table._buckets.values()),
             sessions=len(core._sessions),
-            challenges=len(core._challenges),
-            known=len(core._known),
+            challenges=len(core._handshakes),
             requests=len(calls),
             per_node=len(calls._per_node),
             nonces=len(calls._by_nonce),
@@ -154,7 +153,7 @@ class Host:
             talks=len(core._talks),
             walks=len(core._walks),
             votes=len(core.own.votes),
-            subnets=len(rates._datagrams) + len(rates._handshakes),
+            subnets=len(rates),
             effects=len(core._out),
         )
 

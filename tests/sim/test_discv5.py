@@ -48,7 +48,7 @@ def test_with_a_tenth_leaving_each_minute_lookups_find_who_is_there():
     left = len(world.hosts) - len(world.living)
     world.run(900)
     world.report("churn", left=left, dead=while_leaving, later=world.dead_in_tables(), recall=world.recall(found))
-    assert left >= 15 and len(found) >= 45
+    assert left >= 10 and len(found) >= 45
     assert world.recall(found) >= 0.95
     assert world.dead_in_tables() <= 0.02
     assert world.fullness()[0] >= 0.99
@@ -99,22 +99,22 @@ def eclipse(seed: int, subnets: int, config: Discv5Config | None = None) -> tupl
 
 def test_hostile_nodes_of_few_subnets_do_not_eclipse_a_newcomer():
     in_table, in_lookups = eclipse(3, subnets=3)
-    assert in_table >= 0.6 and in_lookups >= 0.55
+    assert in_table >= 0.6 and in_lookups >= 0.65
 
 
 def test_hostile_nodes_of_few_subnets_would_without_the_limits():
     in_table, in_lookups = eclipse(3, subnets=3, config=NO_LIMITS)
-    assert in_table <= 0.45 and in_lookups <= 0.45  # of all nodes 0.7 are honest
+    assert in_table <= 0.5 and in_lookups <= 0.6  # of all nodes 0.7 are honest
 
 
 def test_hostile_nodes_each_of_a_subnet_of_its_own_do_not_eclipse_a_newcomer():
     in_table, in_lookups = eclipse(3, subnets=32)
-    assert in_table >= 0.45 and in_lookups >= 0.65  # as many as there are
+    assert in_table >= 0.55 and in_lookups >= 0.65  # as many as there are
 
 
 def test_hostile_nodes_each_of_a_subnet_of_its_own_would_if_all_who_come_had_a_place():
     in_table, in_lookups = eclipse(3, subnets=32, config=ALL_WHO_COME)
-    assert in_table <= 0.4 and in_lookups <= 0.5
+    assert in_table <= 0.5 and in_lookups <= 0.6
 
 
 # A tenth of the checks and of the ticks, so that a day takes a quarter of a minute.
@@ -122,12 +122,14 @@ CALM = Discv5Config(table=TableConfig(check_min=50.0, check_max=150.0))
 DAY_NODES = int(os.environ.get("DISCV5_DAY_NODES", "10"))
 # What a node has under way, and what is over when nothing is.
 IDLE = ("requests", "per_node", "nonces", "shaking", "waiting", "timers", "challenges", "talks", "walks", "effects")
-KEPT = ("table", "replacements", "sessions", "known", "votes", "subnets")
+KEPT = ("table", "replacements", "sessions", "votes", "subnets")
 
 
 def test_a_day_leaves_nothing_behind(monkeypatch):
-    monkeypatch.setattr(core, "_TICK", 10.0)
-    world = World(4, config=CALM, loss=0.02)
+    calm = DAY_NODES < 50
+    if calm:
+        monkeypatch.setattr(core, "_TICK", 10.0)
+    world = World(4, config=CALM if calm else None, loss=0.02)
     world.grow(DAY_NODES, nat=0.1)
     world.run(12 * 3600)
     early = [host.state() for host in world.hosts]
@@ -144,6 +146,6 @@ def test_a_day_leaves_nothing_behind(monkeypatch):
     for after in late:
         assert {name: after[name] for name in IDLE} == dict.fromkeys(IDLE, 0)
         assert after["table"] + after["replacements"] <= others
-        assert max(after["sessions"], after["known"], after["votes"]) <= others
-        assert after["subnets"] <= 2 * others
+        assert max(after["sessions"], after["votes"]) <= others
+        assert after["subnets"] <= 3 * others
     assert all(host.record == host.core.record for host in world.hosts)

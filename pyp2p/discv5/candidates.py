@@ -1,7 +1,8 @@
 """Whom to dial: sources of candidates for a dialer.
 
 Rules: each source is an async iterator that gives a node once, and again when its record is a newer one; nodes that
-name nothing to dial are left out. Those of discovery never end: leave them by `break`, or cancel.
+name nothing to dial are left out. Those of discovery never end, whatever is in a record that a stranger made: leave
+them by `break`, or cancel.
 """
 
 from __future__ import annotations
@@ -73,8 +74,10 @@ async def static_nodes(peers: Iterable[Enr | Multiaddr | str]) -> AsyncIterator[
     """Those of a list: records, or addresses that end with `/p2p`. Then it ends.
 
     Raises before the first one, and names the one that is wrong: `InvalidEnr` or `InvalidMultiaddr` for a text that is
-    neither, `ValueError` for a record that names nothing to dial.
+    neither, `ValueError` for a record that names nothing to dial, `TypeError` for one of them in place of a list.
     """
+    if isinstance(peers, str | Enr | Multiaddr):
+        raise TypeError("static_nodes takes a list of records and addresses: [...] around the one")
     for candidate in [_static(peer) for peer in peers]:
         yield candidate
         await trio.lowlevel.checkpoint()
@@ -100,6 +103,14 @@ def _read(given: str) -> Enr | Multiaddr:
         raise type(error)(f"'{printable(given, 60)}': {error}") from None
 
 
+def _dialled(record: Enr) -> tuple[Multiaddr, ...]:
+    """Where to dial a node that somebody told of; nowhere if its record names what is no address."""
+    try:
+        return record.multiaddrs()
+    except InvalidMultiaddr:
+        return ()
+
+
 async def _search(discovery: Discv5, wanted: Wanted | None, source: Source) -> AsyncIterator[Candidate]:
     seen: dict[bytes, int] = {}
     found = [node for node in discovery.nodes() if wanted is None or wanted(node)]
@@ -107,7 +118,7 @@ async def _search(discovery: Discv5, wanted: Wanted | None, source: Source) -> A
     while True:
         news = 0
         for record in found:
-            if seen.get(record.node_id, -1) < record.seq and (addrs := record.multiaddrs()):
+            if seen.get(record.node_id, -1) < record.seq and (addrs := _dialled(record)):
                 seen[record.node_id] = record.seq
                 if len(seen) > _SEEN:
                     del seen[next(iter(seen))]

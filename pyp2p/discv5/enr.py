@@ -33,6 +33,7 @@ MAX_BYTES: Final = 300  # of the RLP (EIP-778)
 PREFIX: Final = "enr:"
 MAX_TEXT: Final = len(PREFIX) + MAX_BYTES * 4 // 3
 SEQ_BITS: Final = 64
+SIGNED_BY: Final = (b"id", b"secp256k1")  # the entries that no record is without
 _SCHEME = b"v4"
 # The entries whose form is known: byte strings by their size, integers by their bits.
 _SIZES: Final = {b"ip": 4, b"ip6": 16, b"eth2": 16, b"attnets": 8, b"syncnets": 1, b"nfd": 4}
@@ -41,17 +42,17 @@ _UINTS: Final = {**_PORTS, b"cgc": 64}
 _WHERE: Final = (b"ip", b"ip6", *_PORTS)  # those that a record is refused for
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]+")
 # Records come again and again, in NODES and in handshakes; only those that verified are kept. One takes 1.4 KiB, one
-# made to be costly 7 KiB: 28 MiB at worst.
+# made to be costly 7 KiB: 28 MiB at worst, twice that with `node.endpoints`, which remembers as many.
 _CACHED = 4096
 
 Version = Literal[4, 6]
 Protocol = Literal["tcp", "udp", "quic"]
 Value = IPAddress | int | rlp.Encodable
 _DIALLED: Final[tuple[tuple[Version, Protocol, str], ...]] = (
-    (4, "tcp", "/ip4/{}/tcp/{}"),
-    (4, "quic", "/ip4/{}/udp/{}/quic-v1"),
-    (6, "tcp", "/ip6/{}/tcp/{}"),
-    (6, "quic", "/ip6/{}/udp/{}/quic-v1"),
+    (4, "tcp", "/ip{}/{}/tcp/{}"),
+    (4, "quic", "/ip{}/{}/udp/{}/quic-v1"),
+    (6, "tcp", "/ip{}/{}/tcp/{}"),
+    (6, "quic", "/ip{}/{}/udp/{}/quic-v1"),
 )
 
 
@@ -112,13 +113,13 @@ class Enr:
 
         Addresses and integers (ports, `cgc`) are encoded, bytes and lists taken as they are. Raises
         `LocalProtocolError` for a pair of another type, `secp256k1` or `id` of somebody else, a sequence number over 64
-        bits, an entry that is not of its form, or more than 300 bytes.
+        bits, an entry that is not of its form or holds something else (a text), or more than 300 bytes.
         """
         private = identity.scalar
         if not 0 <= seq < 1 << SEQ_BITS:
             raise LocalProtocolError(f"sequence number {seq} is not of {SEQ_BITS} bits")
-        entries = {_name(key): _item(value) for key, value in pairs.items()}
-        for key, own in ((b"id", _SCHEME), (b"secp256k1", identity.public_key.data)):
+        entries = {(name := _name(key)): _item(name, value) for key, value in pairs.items()}
+        for key, own in zip(SIGNED_BY, (_SCHEME, identity.public_key.data), strict=True):
             if entries.setdefault(key, own) != own:
                 raise LocalProtocolError(f"the entry '{key.decode()}' is not that of the pair which signs")
         for key, value in entries.items():
@@ -137,13 +138,16 @@ class Enr:
     def update(self, identity: Identity, **changes: Value | None) -> Enr:
         """The record with `seq` + 1 and these entries set, or removed where None is given; others stay byte for byte.
 
-        Raises `LocalProtocolError` as `sign` does, also when `identity` is not the pair that signed this record.
+        Raises `LocalProtocolError` as `sign` does, also when `identity` is not the pair that signed this record, and
+        for `id` or `secp256k1` given as None.
         """
         if identity.public_key.data != self.public_key:
             raise LocalProtocolError(f"{identity.peer} cannot sign the record of {self.peer_id}")
         entries: dict[bytes, Value] = dict(self.pairs)
         for name, value in changes.items():
             if value is None:
+                if _name(name) in SIGNED_BY:
+                    raise LocalProtocolError(f"the entry '{name}' says whose record it is: it cannot be removed")
                 entries.pop(_name(name), None)
             else:
                 entries[_name(name)] = value
@@ -242,13 +246,16 @@ class Enr:
     def multiaddrs(self) -> tuple[Multiaddr, ...]:
         """Where to dial the node by TCP and QUIC, IPv4 first, without `/p2p`: what `connect(peer_id, ...)` takes.
 
-        Unspecified addresses are left out.
+        Unspecified and multicast addresses are left out; one of IPv4 that is mapped into `ip6` is given as IPv4, once.
         """
-        found = []
+        found: dict[Multiaddr, None] = {}
         for version, protocol, form in _DIALLED:
             at = self.endpoint(protocol, version)
-            if at is not None and not canonical(at.ip).is_unspecified:
-                found.append(parse_multiaddr(form.format(*at)))
+            if at is None:
+                continue
+            ip = canonical(at.ip)
+            if not ip.is_unspecified and not ip.is_multicast:
+                found[parse_multiaddr(form.format(ip.version, *at))] = None
         return tuple(found)
 
     def __str__(self) -> str:
@@ -345,11 +352,15 @@ def _name(key: str | bytes) -> bytes:
     return key.encode("ascii")
 
 
-def _item(value: Value) -> rlp.Encodable:
+def _item(key: bytes, value: Value) -> rlp.Encodable:
     if isinstance(value, IPv4Address | IPv6Address):
         return value.packed
-    if not isinstance(value, int):
-        return value
-    if value < 0:
-        raise LocalProtocolError(f"an entry cannot hold the negative integer {value}")
-    return rlp.encode_uint(value)
+    if isinstance(value, int):
+        if value < 0:
+            raise LocalProtocolError(f"the entry '{printable(key)}' cannot hold the negative integer {value}")
+        return rlp.encode_uint(value)
+    try:
+        rlp.encode(value)
+    except LocalProtocolError as error:
+        raise LocalProtocolError(f"the entry '{printable(key)}': {error}") from None
+    return value

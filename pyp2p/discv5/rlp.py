@@ -21,7 +21,7 @@ _SHORT = 55  # the longest payload whose length stands in the first byte
 
 
 def encode(item: Encodable) -> bytes:
-    """The encoding of bytes, or of a list or tuple; raises `LocalProtocolError` for more than 16 levels of lists."""
+    """The encoding of bytes, or of a list or tuple; `LocalProtocolError` for all else, and more than 16 levels."""
     return _encode(item, 0)
 
 
@@ -52,6 +52,8 @@ def decode_uint(item: Encodable, bits: int) -> int:
 def _encode(item: Encodable, depth: int) -> bytes:
     if isinstance(item, bytes):
         return item if len(item) == 1 and item[0] < _STRING else _head(_STRING, len(item)) + item
+    if not isinstance(item, list | tuple):  # a text, above all: each item of it is a text again
+        raise LocalProtocolError(f"RLP holds bytes, and lists of them, not {type(item).__name__}")
     if depth == MAX_DEPTH:
         raise LocalProtocolError(f"RLP lists nested more than {MAX_DEPTH} deep")
     payload = b"".join([_encode(one, depth + 1) for one in item])

@@ -1,18 +1,22 @@
 """What a node keeps from one run to the next: its own record, and the nodes that answered last.
 
-Rules: a small file of JSON, replaced as a whole. One that cannot be read is set aside and reported, never fatal: a
-record is made anew then, and its sequence number begins with the time, so that it is newer than what was lost.
+Rules: a small regular file of JSON, replaced as a whole; a symbolic link stays one. A file that makes no sense is set
+aside and reported, never fatal: a record is made anew then, and its sequence number begins with the time, so that it is
+newer than what was lost.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
+import stat
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pyp2p.discv5.enr import Enr
+from pyp2p.discv5.enr import SEQ_BITS, Enr
 from pyp2p.errors import InvalidEnr, printable
 
 logger = logging.getLogger("pyp2p.discv5")
@@ -31,16 +35,35 @@ class State:
 
 
 def load(path: Path) -> State:
-    """What the file holds; nothing when there is none. One that is corrupt is renamed to `NAME.corrupt`."""
+    """What the file holds; nothing when there is none. One that is corrupt is renamed to `NAME.corrupt`.
+
+    Raises `OSError` for what cannot be read, or is no regular file, which is not opened at all. Blocks for as long as
+    4,096 signatures take.
+    """
+    path = _resolved(path)
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise ValueError(f"more than {_MAX_BYTES} bytes")
-        return _parse(path.read_text("utf-8"))
+        with open(path, "rb") as file:
+            raw = file.read(_MAX_BYTES + 1)
     except FileNotFoundError:
         return State()
+    try:
+        if len(raw) > _MAX_BYTES:
+            raise ValueError(f"more than {_MAX_BYTES} bytes")
+        return _parse(raw.decode("utf-8"))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         _set_aside(path, error)
         return State()
+
+
+def _resolved(path: Path) -> Path:
+    """The file that `path` leads to, there or not. Raises `OSError` for a device, a FIFO, a directory and the like."""
+    with suppress(FileNotFoundError):
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, "a directory, not a regular file", str(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return Path(os.path.realpath(path))
 
 
 def _set_aside(path: Path, error: Exception) -> None:
@@ -64,16 +87,35 @@ def _parse(text: str) -> State:
             nodes.append(Enr.from_text(str(each)))
         except InvalidEnr as error:  # one bad line costs that line
             logger.warning("record left out error=%s", printable(str(error), 300))
-    return State(Enr.from_text(said["record"]), nodes)
+    record = Enr.from_text(said["record"])
+    if record.seq == (1 << SEQ_BITS) - 1:  # none can be newer
+        raise ValueError(f"our record has the last sequence number that there is, {record.seq}")
+    return State(record, nodes)
 
 
 def save(path: Path, state: State) -> None:
-    """Replace the file as a whole. Raises `OSError`."""
+    """Replace the file as a whole; it is there for good when this returns. Raises `OSError`."""
+    path = _resolved(path)
     record = None if state.record is None else state.record.text
     said = {"version": _VERSION, "record": record, "nodes": [node.text for node in state.nodes[:_MAX_NODES]]}
-    fresh = path.with_name(path.name + ".new")
-    with open(fresh, "w", encoding="utf-8") as file:
-        json.dump(said, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(fresh, path)
+    fresh = path.with_name(f"{path.name}.new.{os.getpid()}")
+    try:
+        with open(fresh, "w", encoding="utf-8") as file:
+            json.dump(said, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(fresh, path)
+    except BaseException:
+        with suppress(OSError):
+            fresh.unlink()
+        raise
+    with suppress(OSError):  # some file systems have no such thing, and the file is whole all the same
+        _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

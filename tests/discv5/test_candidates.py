@@ -60,6 +60,39 @@ async def test_who_names_nothing_to_dial_is_left_out(sim: Sim) -> None:
 
 
 @simulated(seeds=(1,))
+async def test_a_bad_record_does_not_end_a_source(sim: Sim, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with nodes(sim, 4, pairs=TCP) as running:
+        await until(running[1].nodes)
+        bad = running[1].nodes()[0]  # that comes first
+        multiaddrs = Enr.multiaddrs
+
+        def made(record: Enr) -> object:
+            return parse_multiaddr("/ip6/1.2.3.4/tcp/1") if record == bad else multiaddrs(record)
+
+        monkeypatch.setattr(Enr, "multiaddrs", made)
+        source = random_nodes(running[1])
+        with trio.fail_after(60):
+            found = {(await anext(source)).peer for _ in range(2)}
+        await source.aclose()
+        assert found == {each.record.peer_id for each in running} - {bad.peer_id, running[1].record.peer_id}
+
+
+@simulated(seeds=(1,))
+async def test_an_ipv4_address_in_ipv6_is_dialled_as_what_it_is(sim: Sim) -> None:
+    strange = {"ip6": parse_ip("::ffff:50.0.9.9"), "tcp6": 5}
+    (found,) = [each async for each in static_nodes([Enr.sign(identity("x"), 1, strange)])]
+    assert found.addrs == (parse_multiaddr("/ip4/50.0.9.9/tcp/5"),)
+
+
+@simulated(seeds=(1,))
+async def test_one_in_place_of_a_list_is_told(sim: Sim) -> None:
+    record = Enr.sign(identity("x"), 1, {})
+    for one in (record, record.text, parse_multiaddr("/ip4/50.0.0.2/tcp/9")):
+        with pytest.raises(TypeError, match="a list of records and addresses"):
+            await anext(static_nodes(one))  # type: ignore[arg-type]
+
+
+@simulated(seeds=(1,))
 async def test_what_is_remembered_as_given_is_bounded(sim: Sim, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pyp2p.discv5.candidates._SEEN", 2)
     async with nodes(sim, 6, pairs=TCP) as running:

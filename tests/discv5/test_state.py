@@ -4,6 +4,8 @@ import itertools
 import json
 import os
 import signal
+import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -192,7 +194,7 @@ async def test_a_corrupt_file_that_cannot_be_set_aside_is_not_fatal(tmp_path: Pa
 
 
 async def test_a_file_that_cannot_be_written_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "nodes.json.new").mkdir()  # also for root
+    (tmp_path / f"nodes.json.new.{os.getpid()}").mkdir()  # also for root
     async with open_discv5(identity("a"), state=tmp_path / "nodes.json") as a, open_discv5(identity("b")) as b:
         await meet(a, b)
     assert any("not saved" in record.getMessage() for record in caplog.records)
@@ -204,17 +206,103 @@ def test_what_is_left_of_a_save_that_was_killed_is_no_harm(tmp_path: Path, monke
     record = Enr.sign(identity("a"), 1, {})
     save(path, State(record, []))
 
-    def killed(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(state_module.os, "replace", killed)
-        with pytest.raises(KeyboardInterrupt):
-            save(path, State(record, [record] * 50))
-    assert (tmp_path / "nodes.json.new").exists() and load(path) == State(record, [])
-    (tmp_path / "nodes.json.new").write_bytes(b"half")
+    fresh = tmp_path / f"nodes.json.new.{os.getpid()}"
+    fresh.write_bytes(b"half")
+    assert load(path) == State(record, [])
     save(path, State(record, [record]))
-    assert load(path) == State(record, [record]) and not (tmp_path / "nodes.json.new").exists()
+    assert load(path) == State(record, [record]) and not fresh.exists()
+
+
+def test_a_save_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "nodes.json"
+    record = Enr.sign(identity("a"), 1, {})
+    save(path, State(record, []))
+
+    def refused(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    for name in ("replace", "fsync"):
+        with monkeypatch.context() as patch:
+            patch.setattr(state_module.os, name, refused)
+            with pytest.raises(OSError, match="No space left"):
+                save(path, State(record, [record] * 50))
+    assert os.listdir(tmp_path) == ["nodes.json"] and load(path) == State(record, [])
+
+
+def test_the_directory_is_synced_once_the_file_is_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "nodes.json"
+    synced: list[tuple[bool, bool]] = []
+    fsync = os.fsync
+
+    def told(descriptor: int) -> None:
+        synced.append((stat.S_ISDIR(os.fstat(descriptor).st_mode), path.exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(state_module.os, "fsync", told)
+    save(path, State(Enr.sign(identity("a"), 1, {}), []))
+    assert synced == [(False, False), (True, True)]
+
+
+def test_what_is_no_regular_file_is_neither_opened_nor_replaced(tmp_path: Path) -> None:
+    """A device is none either, but what goes wrong here must not go wrong with one."""
+    place, fifo, link = tmp_path / "socket", tmp_path / "fifo", tmp_path / "link"
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(place))
+    os.mkfifo(fifo)
+    link.symlink_to(fifo)
+    for path in (place, tmp_path, fifo, link):
+        for act in (save, lambda path, _: load(path)):
+            with pytest.raises(OSError, match="not a regular file") as caught:
+                act(path, State())
+            assert caught.value.filename == str(path)
+    assert sorted(os.listdir(tmp_path)) == ["fifo", "link", "socket"]
+    assert link.is_symlink() and stat.S_ISFIFO(fifo.stat().st_mode)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no file here that has more bytes than its size")
+def test_no_more_is_read_than_a_state_may_have(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(state_module, "_MAX_BYTES", 100)
+    assert load(Path("/proc/self/status")) == State()
+    assert "more than 100 bytes" in caplog.records[-1].getMessage()
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    there, path = tmp_path / "there", tmp_path / "nodes.json"
+    there.mkdir()
+    path.symlink_to(there / "state")
+    record = Enr.sign(identity("a"), 1, {})
+    assert load(path) == State()
+    save(path, State(record, []))
+    assert path.is_symlink() and load(there / "state") == load(path) == State(record, [])
+    (there / "state").write_text("rubbish")
+    assert load(path) == State()
+    assert path.is_symlink() and os.listdir(there) == ["state.corrupt"]
+    save(path, State(record, []))
+    assert path.is_symlink() and load(there / "state") == State(record, [])
+
+
+async def test_a_record_that_none_can_follow_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "nodes.json"
+    save(path, State(Enr.sign(identity("a"), 2**64 - 1, {}), []))
+    async with open_discv5(identity("a"), state=path) as a:
+        assert a.record.seq < 2**64 - 1
+    assert (tmp_path / "nodes.json.corrupt").exists()
+    assert any("last sequence number" in record.getMessage() for record in caplog.records)
+
+
+async def test_the_file_is_read_in_a_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[threading.Thread] = []
+
+    def told(path: Path) -> State:
+        threads.append(threading.current_thread())
+        return load(path)
+
+    monkeypatch.setattr("pyp2p.discv5.service.load", told)
+    async with open_discv5(identity("a"), state=tmp_path / "nodes.json"):
+        pass
+    assert len(threads) == 1 and threads[0] is not threading.main_thread()
 
 
 KILLED = """

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from pyp2p.discv5 import enr as enr_module
 from pyp2p.discv5 import keccak, rlp
 from pyp2p.discv5.enr import MAX_BYTES, MAX_TEXT, Enr, bits, node_id
-from pyp2p.discv5.node import Endpoint
+from pyp2p.discv5.node import Endpoint, endpoints
 from pyp2p.errors import InvalidEnr, InvalidKey, LocalProtocolError
 from pyp2p.peer import secp256k1
+from pyp2p.peer.address import ip_of
 from pyp2p.peer.address import text as address_text
 from pyp2p.peer.keys import Identity, KeyType
 from tests.vectors import load
@@ -370,6 +371,11 @@ UNSIGNED = {
     "other_scheme": (1, {"id": b"v5"}),
     "other_key": (1, {"secp256k1": OTHER.public_key.data}),
     "key_not_ascii": (1, {"é": b""}),
+    "text": (1, {"z": "text"}),
+    "port_text": (1, {"udp": "99"}),
+    "list_of_texts": (1, {"client": ["a", "b"]}),
+    "dict": (1, {"z": {}}),
+    "float": (1, {"z": 1.5}),
     "too_large": (1, {"z": bytes(300)}),
     "too_deep": (1, {"z": rlp.decode(bytes.fromhex("cfcecdcccbcac9c8c7c6c5c4c3c2c1c0"))}),
 }
@@ -379,6 +385,20 @@ UNSIGNED = {
 def test_what_we_do_not_sign(seq, entries):
     with pytest.raises(LocalProtocolError):
         Enr.sign(ME, seq, entries)
+
+
+@pytest.mark.parametrize(("entry", "kind"), [("udp", "99"), ("client", ["a"]), ("z", {})], ids=repr)
+def test_an_entry_of_a_wrong_type_is_named_with_its_type(entry, kind):
+    wrong = "dict" if kind == {} else "str"
+    for act in (lambda: Enr.sign(ME, 1, {entry: kind}), lambda: Enr.sign(ME, 1, {}).update(ME, **{entry: kind})):
+        with pytest.raises(LocalProtocolError, match=f"entry '{entry}': .* not {wrong}"):
+            act()
+
+
+@pytest.mark.parametrize("name", ["id", "secp256k1"])
+def test_what_says_whose_record_it_is_cannot_be_removed(name):
+    with pytest.raises(LocalProtocolError, match=f"'{name}' .* cannot be removed"):
+        Enr.sign(ME, 1, {}).update(ME, **{name: None})
 
 
 def test_who_does_not_sign():
@@ -473,10 +493,63 @@ def test_entries_of_the_eth2_layer_of_another_form_count_as_absent():
             ],
         ),
         ({"ip": IPv4Address(0), "ip6": IPv6Address(0), "tcp": 1, "quic": 2}, []),
+        ({"ip": IPv4Address("224.0.0.1"), "ip6": IPv6Address("ff02::1"), "tcp": 1, "quic": 2, "quic6": 2}, []),
+        ({"ip6": IPv6Address("::ffff:224.0.0.1"), "tcp": 1}, []),
+        ({"ip6": IPv6Address("::ffff:0.0.0.0"), "tcp": 1}, []),
+        (
+            {"ip6": IPv6Address("::ffff:9.9.9.9"), "tcp6": 1, "quic6": 2},
+            ["/ip4/9.9.9.9/tcp/1", "/ip4/9.9.9.9/udp/2/quic-v1"],
+        ),
+        (
+            {"ip": IPv4Address("9.9.9.9"), "ip6": IPv6Address("::ffff:9.9.9.9"), "tcp": 1, "quic6": 2},
+            ["/ip4/9.9.9.9/tcp/1", "/ip4/9.9.9.9/udp/2/quic-v1"],
+        ),
     ],
 )
 def test_multiaddrs(entries, addresses):
     assert [address_text(address) for address in Enr.sign(ME, 1, entries).multiaddrs()] == addresses
+
+
+UINT = st.binary(max_size=9).map(lambda raw: raw.lstrip(b"\0"))
+IP6 = st.one_of(
+    st.ip_addresses(v=6).map(lambda ip: ip.packed),
+    st.binary(min_size=4, max_size=4).map(lambda raw: bytes(10) + b"\xff\xff" + raw),
+    st.binary(max_size=2).map(lambda raw: raw.rjust(16, b"\0")),
+)
+IP = st.one_of(st.ip_addresses(v=4).map(lambda ip: ip.packed), st.sampled_from([bytes(4), b"\xff" * 4, b"\xe0\0\0\1"]))
+PORT_ENTRY = st.integers(0, 65535).map(rlp.encode_uint)
+OTHERS = st.one_of(st.binary(max_size=16), st.lists(st.binary(max_size=3), max_size=3))
+SIGNED_ENTRIES = st.fixed_dictionaries(
+    {},
+    optional={
+        b"ip": IP,
+        b"ip6": IP6,
+        **dict.fromkeys((b"tcp", b"tcp6", b"udp", b"udp6", b"quic", b"quic6"), PORT_ENTRY),
+        **dict.fromkeys((b"eth2", b"attnets", b"syncnets", b"nfd", b"client"), OTHERS),
+        b"cgc": st.one_of(UINT, OTHERS),
+    },
+)
+ACCESSORS = [name for name, each in vars(Enr).items() if isinstance(each, property)]
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow])
+@given(SIGNED_ENTRIES)
+def test_whatever_a_verified_record_says_it_can_be_asked(entries):
+    entries |= {b"id": b"v4", b"secp256k1": ME.public_key.data}
+    record = Enr.from_rlp(forged(b"\1", *(part for key in sorted(entries) for part in (key, entries[key]))))
+    assert {"ip6", "peer_id", "cgc"} < set(ACCESSORS)
+    for name in ACCESSORS:
+        getattr(record, name)
+    for version in (4, 6):
+        for protocol in ("tcp", "udp", "quic"):
+            record.endpoint(protocol, version)
+    found = record.multiaddrs()
+    assert len(set(found)) == len(found)
+    for address in found:
+        ip = ip_of(address)
+        assert ip in (record.ip, record.ip6, record.ip6 and record.ip6.ipv4_mapped)
+        assert not ip.is_unspecified and not ip.is_multicast
+    endpoints(record)
 
 
 def test_verified_records_are_remembered(monkeypatch):

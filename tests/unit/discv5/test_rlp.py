@@ -96,6 +96,12 @@ def test_hostile_089_depth_is_bounded():
         rlp.decode(deep)
 
 
+@pytest.mark.parametrize("item", ["echo", "", 5, None, {}, {b"a": b"b"}, bytearray(b"a"), [b"a", ["b"]], [1]], ids=repr)
+def test_what_is_neither_bytes_nor_a_list_is_refused(item):
+    with pytest.raises(LocalProtocolError, match=r"not (str|int|NoneType|dict|bytearray)"):
+        rlp.encode(item)
+
+
 @pytest.mark.parametrize(
     ("value", "raw"), [(0, b""), (1, b"\1"), (255, b"\xff"), (256, b"\1\0"), (2**64 - 1, b"\xff" * 8)]
 )

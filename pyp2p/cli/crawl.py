@@ -114,7 +114,7 @@ def _tell_wrong_lines(earlier: Earlier, options: argparse.Namespace, out: Output
 async def _command(job: Job) -> int:
     options = job.options
     table = TableConfig(check_min=_NEVER, check_max=_NEVER, refresh=_NEVER, first_refresh=_NEVER)
-    config = Discv5Config(table=table, max_sessions=2 * ASKED_AT_ONCE, max_known=2 * ASKED_AT_ONCE)
+    config = Discv5Config(table=table, max_sessions=2 * ASKED_AT_ONCE)
     known = [found.record for found in job.earlier.nodes.values() if endpoints(found.record)]
     try:
         async with AsyncExitStack() as stack:

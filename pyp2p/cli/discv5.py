@@ -28,7 +28,7 @@ from pyp2p.cli.reach import check_no_conflict
 from pyp2p.cli.runner import run
 from pyp2p.discv5.enr import Enr
 from pyp2p.discv5.messages import NAMES
-from pyp2p.discv5.node import Endpoint, canonical, log_distance
+from pyp2p.discv5.node import Endpoint, IPAddress, canonical, endpoints, log_distance
 from pyp2p.discv5.service import Discv5, open_discv5
 from pyp2p.discv5.types import Form, PacketTrace
 from pyp2p.errors import DiscoveryError, LocalProtocolError, NoAnswer, NoEndpoint, printable
@@ -58,15 +58,7 @@ def listen_on(options: argparse.Namespace, nodes: Iterable[Enr]) -> list[tuple[s
     """Addresses and ports for our sockets, so that `nodes` can be reached. Raises `UsageError`."""
     port = options.port or 0
     if options.addr:
-        found = []
-        for given in options.addr:
-            try:
-                found.append((str(ip_address(given)), port))
-            except ValueError:
-                raise UsageError(
-                    f"--addr {printable(given, 60)}: not an IP address", "discv5: --addr 0.0.0.0 --port 9000"
-                ) from None
-        return found
+        return [(str(ip), port) for ip in _addresses(options.addr)]
     places = [canonical(records.where(node).ip) for node in nodes]
     if all(place.is_loopback for place in places):
         versions = {place.version for place in places} or {4}
@@ -76,6 +68,27 @@ def listen_on(options: argparse.Namespace, nodes: Iterable[Enr]) -> list[tuple[s
         bind_udp("::", port).close()
         anywhere.append(("::", port))
     return anywhere
+
+
+def _addresses(addrs: Iterable[str]) -> list[IPAddress]:
+    """Those of --addr. Raises `UsageError`."""
+    found: dict[int, IPAddress] = {}
+    for given in addrs:
+        try:
+            ip = ip_address(given)
+        except ValueError:
+            raise UsageError(
+                f"--addr {printable(given, 60)}: not an IP address", "discv5: --addr 0.0.0.0 --port 9000"
+            ) from None
+        if canonical(ip) != ip:
+            raise UsageError(f"--addr {printable(given)}: an IPv4 address written as IPv6", f"--addr {canonical(ip)}")
+        if ip.version in found:
+            raise UsageError(
+                f"--addr {printable(given)}: one address of an IP version, and another of IPv{ip.version} is given",
+                f"--addr {'0.0.0.0' if ip.version == 4 else '::'} is every interface.",
+            )
+        found[ip.version] = ip
+    return list(found.values())
 
 
 @asynccontextmanager
@@ -93,19 +106,30 @@ async def opened(
     except (OSError, ValueError, LocalProtocolError) as error:
         if running:
             raise
-        if isinstance(error, OSError):
-            what = f"{printable(str(error.filename), 200)}" if error.filename else f"cannot listen on {names}"
+        if isinstance(error, OSError) and error.filename:
             raise UsageError(
-                f"{what}: {error.strerror or error}",
+                f"--state {printable(str(error.filename), 200)}: {error.strerror or error}",
+                "Give a file of this node's own; one that is missing is made.",
+            ) from None
+        if isinstance(error, OSError):
+            raise UsageError(
+                f"cannot listen on {names}: {error.strerror or error}",
                 "Another process may have the port, or the address is not of this machine; --port 0 takes any free "
                 "port.",
             ) from None
         raise UsageError(clean(str(error))) from None
 
 
-def one_command(options: argparse.Namespace, out: Output, nodes: Sequence[Enr], work: Work, **settings: Any) -> int:
-    """Run `work` with a node, within --timeout, and return the exit code; failures are shown."""
-    who = identity(options, out)
+def one_command(
+    options: argparse.Namespace,
+    out: Output,
+    nodes: Sequence[Enr],
+    work: Work,
+    who: Identity | None = None,
+    **settings: Any,
+) -> int:
+    """Run `work` with a node within --timeout, and return the exit code; failures are shown."""
+    who = identity(options, out) if who is None else who
     seconds = options.timeout or math.inf
     tracer = _Tracer(out) if options.trace else None
     for node in nodes:
@@ -153,6 +177,33 @@ def bootnodes(options: argparse.Namespace) -> list[Enr]:
     return [records.read(given) for given in options.bootnode]
 
 
+def usable(nodes: Sequence[Enr], who: Identity, options: argparse.Namespace, out: Output) -> list[Enr]:
+    """Those of the bootnodes that our node can ask; of the others it is said why not.
+
+    Raises `UsageError` when there are none but such, and for one without an address, which nobody can ask.
+    """
+    for node in nodes:
+        records.where(node)
+    versions = {ip_address(ip).version for ip, _ in listen_on(options, nodes)}
+    found, left_out = [], []
+    for node in nodes:
+        its = {canonical(endpoint.ip).version for endpoint in endpoints(node)}
+        if node.public_key == who.public_key.data:
+            left_out.append(f"--bootnode: the record of node {node.node_id.hex()[:16]} is that of --key, our own")
+        elif versions.isdisjoint(its):
+            left_out.append(
+                f"--bootnode: node {node.node_id.hex()[:16]} names no address to use: it is at "
+                f"{records.shown(records.where(node))}, and we have no socket of IPv{min(its)}"
+            )
+        else:
+            found.append(node)
+    if left_out and not found:
+        raise UsageError("; ".join(left_out), "Give another node; --addr adds a socket of another IP version.")
+    for why in left_out:
+        out.error(f"{why}; left out")
+    return found
+
+
 def request_failed(error: DiscoveryError) -> CommandFailed:
     """What a request raised."""
     if isinstance(error, NoEndpoint):
@@ -182,7 +233,8 @@ def ping(options: argparse.Namespace, out: Output) -> int:
                 why = await _ping_once(service, node, number, tally, out) or why
         finally:
             out.status(None)
-            out.emit("ping", {"node_id": node.node_id.hex(), **tally.as_json()}, tally.lines())
+            if tally.sent:
+                out.emit("ping", {"node_id": node.node_id.hex(), **tally.as_json()}, tally.lines())
         if why is not None and not tally.times:
             raise request_failed(why)
         return OK
@@ -196,6 +248,7 @@ async def _ping_once(service: Discv5, node: Enr, number: int, tally: Tally, out:
     try:
         pong = await service.ping(node)
     except NoEndpoint as error:
+        tally.sent -= 1
         raise request_failed(error) from None
     except DiscoveryError as error:
         sheet: dict[str, object] = {"seq": number, "us": None, "lost": True, "enr_seq": None, "observed": None}
@@ -241,6 +294,8 @@ def lookup(options: argparse.Namespace, out: Output) -> int:
     nodes = bootnodes(options)
     if not nodes:
         raise UsageError("nobody to ask: --bootnode is missing", "--bootnode ENR; it may be repeated.")
+    who = identity(options, out)
+    nodes = usable(nodes, who, options, out)
 
     async def work(service: Discv5) -> int:
         began = trio.current_time()
@@ -257,7 +312,7 @@ def lookup(options: argparse.Namespace, out: Output) -> int:
         out.emit("lookup", totals, [f"{_count(len(found))} near {target.hex()} in {render.duration(took)}"])
         return OK
 
-    return one_command(options, out, nodes, work, bootnodes=nodes)
+    return one_command(options, out, nodes, work, who, bootnodes=nodes)
 
 
 def talk(options: argparse.Namespace, out: Output) -> int:
@@ -282,8 +337,10 @@ def talk(options: argparse.Namespace, out: Output) -> int:
             raise CommandFailed(
                 Stage.PROTOCOL.value,
                 _PROTOCOL_FAILED,
-                f"node {node.node_id.hex()[:16]} answered with nothing: it does not serve {printable(protocol, 60)}",
-                "`pyp2p discv5 listen` serves echo.",
+                f"node {node.node_id.hex()[:16]} answered with nothing: it does not serve {printable(protocol, 60)}, "
+                "or has nothing to say",
+                "An empty answer is how a node says that it does not know the protocol. `pyp2p discv5 listen` serves "
+                "echo, which has an answer as long as what is asked.",
             )
         sheet = {
             "node_id": node.node_id.hex(),

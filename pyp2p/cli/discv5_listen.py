@@ -13,7 +13,7 @@ from typing import Any
 import trio
 
 from pyp2p.cli import records, render
-from pyp2p.cli.discv5 import bootnodes, identity, opened
+from pyp2p.cli.discv5 import bootnodes, identity, opened, usable
 from pyp2p.cli.enr import entries
 from pyp2p.cli.failure import OK, CommandFailed, UsageError
 from pyp2p.cli.output import Output
@@ -33,7 +33,10 @@ def listen(options: argparse.Namespace, out: Output) -> int:
     nodes = bootnodes(options)
     if not options.addr:
         options.addr = ["127.0.0.1"]
+    nodes = usable(nodes, who, options, out)
     pairs = _pairs(options)
+    if options.state == "":
+        raise UsageError("--state: the name of the file is empty")
     if options.state is not None and not Path(options.state).parent.is_dir():
         raise UsageError(f"--state {printable(options.state, 200)}: there is no such directory")
     settings: dict[str, Any] = {"bootnodes": nodes, "pairs": pairs, "state": options.state}

@@ -8,6 +8,8 @@ and `update` print is the record alone, so that a shell can take it.
 from __future__ import annotations
 
 import argparse
+import codecs
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +19,7 @@ from pyp2p.cli import enr_wrong, records, render
 from pyp2p.cli.failure import OK, UsageError, clean
 from pyp2p.cli.key import load, load_or_create
 from pyp2p.cli.output import Output
-from pyp2p.discv5.enr import MAX_TEXT, Enr, Value
+from pyp2p.discv5.enr import MAX_TEXT, SIGNED_BY, Enr, Value
 from pyp2p.errors import LocalProtocolError, printable
 from pyp2p.peer.keys import Identity, KeyType
 
@@ -68,6 +70,8 @@ def _tell_wrong(failure: UsageError, text: str, out: Output) -> None:
 def _lines(given: str) -> Iterator[tuple[int, str]]:
     """The lines that hold something, without what lists in YAML and shells put around a record. Raises `UsageError`."""
     if given == "-":
+        if sys.stdin is None:
+            raise UsageError("standard input is closed, so there is no record to read from it")
         yield from _records_of(sys.stdin.buffer)
         return
     try:
@@ -87,6 +91,8 @@ def _records_of(file: BinaryIO) -> Iterator[tuple[int, str]]:
         number += 1
         if len(raw) > _MAX_LINE:
             raise UsageError(f"line {number} has more than {_MAX_LINE} bytes: a record takes {MAX_TEXT} at most")
+        if number == 1:
+            raw = raw.removeprefix(codecs.BOM_UTF8)
         line = raw.decode("utf-8", "replace").strip().removeprefix("- ").strip(" \t\"',")
         if line and not line.startswith("#"):
             yield number, line
@@ -94,7 +100,7 @@ def _records_of(file: BinaryIO) -> Iterator[tuple[int, str]]:
 
 def make(options: argparse.Namespace, out: Output) -> int:
     """`enr make --key FILE`."""
-    who = load_or_create(_key(options), out, KeyType.SECP256K1)
+    who = load_or_create(_key(options, "--key FILE; a file that is missing is made."), out, KeyType.SECP256K1)
     seq = 1 if options.seq is None else options.seq
     return _print(_signed(who, seq, entries(options), options.key), out)
 
@@ -102,7 +108,7 @@ def make(options: argparse.Namespace, out: Output) -> int:
 def update(options: argparse.Namespace, out: Output) -> int:
     """`enr update ENR --key FILE`."""
     record = records.read(options.node)
-    who = load(Path(_key(options)))
+    who = load(Path(_key(options, "--key FILE, with the key that signed the record.")))
     if who.public_key.data != record.public_key:
         raise UsageError(
             f"the key in {_name(options.key)} is of {who.peer}, and the record of {record.peer_id}",
@@ -111,9 +117,14 @@ def update(options: argparse.Namespace, out: Output) -> int:
     seq = record.seq + 1 if options.seq is None else options.seq
     if seq <= record.seq:
         raise UsageError(f"--seq {seq} is not above {record.seq}, that of the record: others would ignore the new one")
-    changed: dict[bytes, Value] = {**record.pairs, **entries(options)}
-    for name in options.unset:
-        if changed.pop(name.encode(), None) is None:
+    given = entries(options)
+    changed: dict[bytes, Value] = {**record.pairs, **given}
+    for name in map(os.fsencode, options.unset):
+        if name in SIGNED_BY:
+            raise UsageError(f"--unset {printable(name)}: no record is without it, since it says who signed")
+        if name in given:
+            raise UsageError(f"the entry '{printable(name, 60)}' is both set and removed")
+        if changed.pop(name, None) is None:
             raise UsageError(f"--unset {printable(name, 60)}: the record has no such entry")
     return _print(_signed(who, seq, changed, options.key), out)
 
@@ -150,9 +161,9 @@ def _signed(who: Identity, seq: int, pairs: dict[bytes, Value], name: str) -> En
         raise UsageError(f"no such record can be made: {clean(str(error))}") from None
 
 
-def _key(options: argparse.Namespace) -> str:
+def _key(options: argparse.Namespace, advice: str) -> str:
     if options.key is None:
-        raise UsageError("a record is signed: --key is missing", "--key FILE; a file that is missing is made.")
+        raise UsageError("a record is signed: --key is missing", advice)
     name: str = options.key
     return name
 

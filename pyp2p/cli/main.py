@@ -267,7 +267,7 @@ COMMANDS = (
     Command(("discv5", "talk"), "ask an application protocol of a node (TALKREQ)", _discv5_talk,
             (*_DISCV5, *table.DISCV5_TALK), (_NODE, ("protocol", "name of the protocol"))),
     Command(("discv5", "listen"), "be a node, until standard input (a pipe) closes or an interrupt", _discv5_listen,
-            (*_DISCV5, *table.DISCV5_LISTEN)),
+            (*table.COMMON, *table.DISCV5_LISTEN)),
     Command(("discv5", "crawl"), "ask every node that can be found for its neighbours", _discv5_crawl,
             (*_DISCV5, *table.DISCV5_CRAWL)),
 )  # fmt: skip

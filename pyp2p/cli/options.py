@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
@@ -223,6 +223,11 @@ _TIMEOUT = Option(
 _PORT = Option(
     "--port", "TCP (discv5: UDP) port to listen on, on 127.0.0.1 (default: any free one)", whole(0, 65535), "N"
 )
+_ASKING_PORT = replace(
+    _PORT,
+    help="UDP port to ask from: on loopback when all nodes that are named are there, else on every interface, unless "
+    "--addr says otherwise (default: any free one)",
+)
 _ADDR = Option(
     "--addr",
     "where to listen: a multiaddr like /ip4/0.0.0.0/tcp/4001 (discv5: an IP address, beside --port); may be repeated",
@@ -288,14 +293,20 @@ ENTRIES = (
     Option("--set", "any entry of the record: a decimal number for cgc and ports, like cgc=128, else bytes in hex, "
            "like attnets=00000000000000ff; may be repeated", _entry, "KEY=VALUE", many=True),
 )  # fmt: skip
+_SEQ = Option("--seq", "sequence number (default: 1)", whole(0, 2**64 - 1), "N")
 ENR_MAKE = (
-    _KEY,
-    Option("--seq", "sequence number (default: 1, or one more than before)", whole(0, 2**64 - 1), "N"),
+    replace(_KEY, help="secp256k1 identity that signs, must be given; made (0600) when the file is missing"),
+    _SEQ,
     *ENTRIES,
 )
-ENR_UPDATE = (*ENR_MAKE, Option("--unset", "remove an entry of the record; may be repeated", str, "KEY", many=True))
+ENR_UPDATE = (
+    replace(_KEY, help="identity that signed the record, must be given"),
+    replace(_SEQ, help="sequence number (default: one more than before)"),
+    *ENTRIES,
+    Option("--unset", "remove an entry of the record; may be repeated", str, "KEY", many=True),
+)
 _BOOTNODE = Option("--bootnode", "record (enr:...) of a node to begin with; may be repeated", str, "ENR", many=True)
-DISCV5 = (_KEY, _PORT, _ADDR)
+DISCV5 = (_KEY, _ASKING_PORT, _ADDR)
 DISCV5_FIND = (
     _TIMEOUT,
     _TRACE,
@@ -305,6 +316,9 @@ DISCV5_FIND = (
 DISCV5_LOOKUP = (_TIMEOUT, _TRACE, _BOOTNODE)
 DISCV5_TALK = (_TIMEOUT, _TRACE, _DATA, Option("--hex", "bytes to ask, in hex", _hex, "HEX"))
 DISCV5_LISTEN = (
+    _KEY,
+    _PORT,
+    _ADDR,
     _BOOTNODE,
     Option("--state", "file that keeps our record and the nodes that answered, from run to run", str, "FILE"),
     *ENTRIES,

@@ -142,6 +142,9 @@ def test_talk_reaches_the_echo_and_an_unknown_protocol_is_told() -> None:
         done = run("discv5", "talk", node.enr, "nosuch", "--data", "x")
         assert done.returncode == 15
         assert "does not serve nosuch" in unwrapped(done.stderr)
+        done = run("discv5", "talk", node.enr, "echo", "--data", "")
+        assert done.returncode == 15
+        assert "answered with nothing: it does not serve echo, or has nothing to say" in unwrapped(done.stderr)
         done = run("discv5", "talk", node.enr, "echo", "--data", "x" * 3000)
         assert done.returncode == 2
         assert "Traceback" not in done.stderr
@@ -352,19 +355,55 @@ def test_a_peer_of_gossip_may_be_a_record() -> None:
         (("talk", "SOMEWHERE", "echo", "--data", "x", "--hex", "00"), "exclude each other"),
         (("talk", "SOMEWHERE", "echo", "--hex", "0"), "hex"),
         (("listen", "--addr", "/ip4/127.0.0.1/tcp/1"), "not an IP address"),
-        (("listen", "--addr", "127.0.0.1", "--addr", "127.0.0.2"), "one address of an IP version"),
+        (
+            ("listen", "--addr", "127.0.0.1", "--addr", "127.0.0.2"),
+            "--addr 127.0.0.2: one address of an IP version, and another of IPv4 is given",
+        ),
+        (("listen", "--addr", "::ffff:127.0.0.1"), "--addr ::ffff:127.0.0.1: an IPv4 address written as IPv6"),
         (("listen", "--addr", "192.0.2.77"), "cannot listen on 192.0.2.77:0"),
-        (("listen", "--state", "."), "directory"),
+        (("listen", "--state", "."), "--state .: a directory, not a regular file. Give a file of this node's own"),
+        (("listen", "--state", "FIFO"), "FIFO: not a regular file"),
+        (("listen", "--state", ""), "--state: the name of the file is empty"),
         (("listen", "--state", "/nonexistent/state"), "no such directory"),
         (("listen", "--set", "eth2=00"), "16 bytes"),
         (("listen", "--bootnode", "x"), "not a node record"),
+        (("listen", "--bootnode", "NOWHERE"), "no address with a UDP port"),
+        (("listen", "--bootnode", "V6"), "names no address to use: it is at [::1]:1, and we have no socket of IPv6"),
+        (("listen", "--bootnode", "OWN", "--key", "KEY"), "is that of --key, our own"),
+        (("lookup", "--bootnode", "V6", "--addr", "127.0.0.1"), "names no address to use: it is at [::1]:1"),
+        (("lookup", "--bootnode", "OWN", "--key", "KEY"), "is that of --key, our own"),
+        (("lookup", "--bootnode", "OWN", "--key", "KEY", "--bootnode", "V6", "--addr", "127.0.0.1"), "our own; --boot"),
         (("ping", "SOMEWHERE", "--addr", "::1"), "no UDP address that we can send to"),
     ],
 )
-def test_what_cannot_work_is_told(words: tuple[str, ...], said: str) -> None:
+def test_what_cannot_work_is_told(words: tuple[str, ...], said: str, tmp_path: Path) -> None:
     who = Identity.generate(KeyType.SECP256K1, entropy=os.urandom)
-    stands_for = {"NOWHERE": Enr.sign(who, 1, {}).text, "SOMEWHERE": record_at(1)}
+    other = Identity.generate(KeyType.SECP256K1, entropy=os.urandom)
+    (tmp_path / "key").write_bytes(who.to_protobuf())
+    os.mkfifo(tmp_path / "FIFO")
+    stands_for = {
+        "NOWHERE": Enr.sign(who, 1, {}).text,
+        "SOMEWHERE": record_at(1),
+        "V6": Enr.sign(other, 1, {"ip6": b"\0" * 15 + b"\1", "udp6": 1}).text,
+        "OWN": Enr.sign(who, 1, {"ip": bytes([127, 0, 0, 1]), "udp": 1}).text,
+        "KEY": str(tmp_path / "key"),
+        "FIFO": str(tmp_path / "FIFO"),
+    }
     done = run("discv5", *(stands_for.get(word, word) for word in words))
-    assert done.returncode == 2, done.stderr
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
     assert said in unwrapped(done.stderr)
     assert "Traceback" not in done.stderr
+    assert "NAT" not in done.stderr and ("--state" not in words or "--port" not in done.stderr)
+
+
+def test_bootnodes_that_cannot_be_asked_are_left_out_and_told(tmp_path: Path) -> None:
+    """So that all nodes of a network may be given the same list."""
+    who = Identity.generate(KeyType.SECP256K1, entropy=os.urandom)
+    (tmp_path / "key").write_bytes(who.to_protobuf())
+    own = Enr.sign(who, 1, {"ip": bytes([127, 0, 0, 1]), "udp": 1}).text
+    with listening() as node:
+        words = ("lookup", "--bootnode", own, "--bootnode", node.enr, "--key", str(tmp_path / "key"), "--json")
+        done = run("discv5", *words)
+        assert done.returncode == 0
+        assert [line["node_id"] for line in events(done.stdout)[:-1]] == [node.node_id]
+        assert "our own; left out" in unwrapped(done.stderr)

@@ -297,6 +297,27 @@ def test_a_list_of_records_is_read_and_a_bad_line_is_named(capsys: pytest.Captur
     assert NODE_ID in done.stdout
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_record(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "nodes"
+    path.write_bytes(f"\ufeff{EIP}\n".encode())
+    code, said, _ = call(capsys, "enr", "read", str(path))
+    assert code == 0 and NODE_ID in said
+
+
+def test_a_standard_input_that_is_closed_is_told() -> None:
+    program = [sys.executable, "-m", "pyp2p", "enr", "read", "-"]
+    done = subprocess.run(["sh", "-c", '"$@" <&-', "sh", *program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "standard input is closed" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_an_address_of_another_form_than_its_entry_is_told(capsys: pytest.CaptureFixture[str], key: str) -> None:
+    code, said, _ = call(capsys, "enr", "make", "--key", key, "--ip6", "::ffff:9.9.9.9", "--tcp6", "5", "--json")
+    (told,) = events(said)
+    assert (code, told["addresses"]) == (0, [f"/ip4/9.9.9.9/tcp/5/p2p/{told['peer_id']}"])
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -328,6 +349,12 @@ def test_a_list_of_records_is_read_and_a_bad_line_is_named(capsys: pytest.Captur
         (("update", "OWN", "--key", "KEY", "--seq", "1"), "not above 1"),
         (("update", "OWN", "--key", "KEY", "--unset", "nosuch"), "no such entry"),
         (("update", "OWN", "--key", "KEY", "--unset", "nosuch\u00e9"), "no such entry"),
+        (("update", "OWN", "--key", "KEY", "--unset", "nosuch\udcff"), "no such entry"),
+        (("update", "OWN", "--key", "KEY", "--unset", "id"), "--unset id: no record is without it"),
+        (("update", "OWN", "--key", "KEY", "--unset", "secp256k1"), "--unset secp256k1: no record is without it"),
+        (("update", "OWN", "--key", "KEY", "--tcp", "1", "--unset", "tcp"), "'tcp' is both set and removed"),
+        (("update", "OWN", "--key", "KEY", "--udp", "1", "--unset", "udp"), "'udp' is both set and removed"),
+        (("update", "OWN"), "with the key that signed the record"),
     ],
 )
 def test_what_is_wrong_is_named(

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -67,7 +68,8 @@ def test_every_option_has_a_variable_of_its_own_meaning() -> None:
     for command in COMMANDS:
         for option in command.options:
             assert option.variable.startswith("PYP2P_")
-            assert meanings.setdefault(option.variable, option) is option
+            first = meanings.setdefault(option.variable, option)
+            assert replace(option, help=first.help) == first  # in words of its command, perhaps
 
 
 def test_delays_and_behaviours() -> None:
@@ -105,3 +107,27 @@ def test_what_makes_no_sense_is_refused_in_printable_words(words: list[str]) -> 
         parse(*words)
     assert len(caught.value.reason) < 2000
     assert all(" " <= character <= "~" for character in caught.value.reason)
+
+
+@pytest.mark.parametrize(
+    ("words", "there", "absent"),
+    [
+        (("enr", "make"), "must be given; made (0600) when the file is missing", "Default: a fresh one"),
+        (("enr", "make"), "(default: 1)", "one more"),
+        (("enr", "update"), "--key FILE identity that signed the record", "made (0600)"),
+        (("enr", "update"), "(default: one more than before)", "fresh"),
+        *(
+            (("discv5", word), "else on every interface", "on 127.0.0.1")
+            for word in ("ping", "findnode", "lookup", "talk", "crawl")
+        ),
+        (("discv5", "listen"), "on 127.0.0.1", "every interface"),
+        (("discv5", "listen"), "Default: a fresh one", "must be given"),
+    ],
+)
+def test_help_is_true_of_the_command(
+    words: tuple[str, ...], there: str, absent: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        build_parser().parse_args([*words, "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert there in said and absent not in said

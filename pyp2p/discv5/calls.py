@@ -20,6 +20,7 @@ from pyp2p.discv5.types import Discv5Config
 from pyp2p.errors import NoAnswer, TooManyRequests
 
 IV_BYTES = 16
+REQUEST_ID_BYTES = 8  # of ours
 _RANDOM_CONTENT = 20  # bytes in place of a message, when there is no session yet
 Done = Callable[[object, float], None]  # the result or a `DiscoveryError`, and when
 Transmit = Callable[[bytes, Endpoint, Message | None], None]  # the message in the packet, if there is one
@@ -29,8 +30,8 @@ class Call:
     """One request."""
 
     __slots__ = (
-        *("answers", "attempts", "challenges", "done", "message", "node", "nonces", "plaintext", "records"),
-        *("serial", "total", "where"),
+        *("abandoned", "answers", "attempts", "challenges", "chosen", "done", "message", "node", "nonces"),
+        *("plaintext", "raws", "records", "serial", "total", "where"),
     )
 
     def __init__(self, node: Enr, where: Where, message: Message, plaintext: bytes, done: Done) -> None:
@@ -39,17 +40,24 @@ class Call:
         self.message = message
         self.plaintext = plaintext  # the message, encoded
         self.done = done
+        self.chosen = False  # by the application: the table takes the node when it answers
+        self.abandoned = False  # nobody waits for it, but others do for its handshake
         self.attempts = 0
         self.challenges = 0
         self.nonces: list[bytes] = []  # of the packets that it was sent in, this attempt
         self.serial = 0  # of the timer that counts
         self.records: list[Enr] = []  # NODES that came so far
+        self.raws: set[bytes] = set()  # what was in them
         self.answers = 0
         self.total = 0
 
 
 class Calls:
-    """All requests under way. `failed(call, now)` is told of those that nobody answered, before they are done."""
+    """All requests under way.
+
+    `failed(call, now)` is told of those that nobody answered, before they are done; `answered(call, result, now)` of
+    those answered in part when their time is over, and calls `answered` here.
+    """
 
     def __init__(
         self,
@@ -59,6 +67,7 @@ class Calls:
         *,
         entropy: Callable[[int], bytes],
         transmit: Transmit,
+        answered: Callable[[Call, object, float], None],
         failed: Callable[[Call, float], None],
         counters: Counter[str],
     ) -> None:
@@ -67,6 +76,7 @@ class Calls:
         self._config = config
         self._entropy = entropy
         self._transmit_to = transmit
+        self._answered_to = answered
         self._failed_to = failed
         self._counters = counters
         self._calls: dict[tuple[bytes, bytes], Call] = {}  # by node and request id
@@ -94,17 +104,18 @@ class Calls:
 
     # --- sending
 
-    def begin(self, call: Call, now: float) -> None:
-        """Send a request; it is done at once, with an error, when too many are under way."""
+    def begin(self, call: Call, now: float) -> bool:
+        """Send a request; it is done at once, with an error, when too many are under way: False."""
         node_id = call.where[0]
         most = self._config.max_requests_per_node
         if len(self._calls) >= self._config.max_requests or self._per_node[node_id] >= most:
             self._counters["requests refused"] += 1
             call.done(TooManyRequests(f"too many requests are under way to ask node {short(node_id)} as well"), now)
-            return
+            return False
         self._calls[node_id, call.message.request_id] = call
         self._per_node[node_id] += 1
         self._transmit(call, now)
+        return True
 
     def _transmit(self, call: Call, now: float) -> None:
         """Send the packet of an attempt: under the session, or random content that asks for one, or wait for that."""
@@ -164,7 +175,9 @@ class Calls:
 
     def proven(self, where: Where, now: float) -> None:
         """The session with a node stands: those that waited for it go on."""
-        self._shaking.pop(where, None)
+        shaker = self._shaking.pop(where, None)
+        if shaker is not None and shaker.abandoned and shaker.serial:
+            self._end(shaker)
         for call in self._waiting.pop(where, ()):
             self._transmit(call, now)
 
@@ -176,6 +189,21 @@ class Calls:
         if self._shaking.get(call.where) is call:
             self.proven(call.where, now)
         call.done(result, now)
+
+    def cancel(self, call: Call) -> None:
+        """Nobody waits for it; one whose handshake others wait for goes on for them, and ends with the last of them."""
+        shaker, waiting = self._shaking.get(call.where), self._waiting.get(call.where, {})
+        if shaker is call:
+            waiting.pop(call, None)  # too large for its handshake
+            if waiting:
+                call.abandoned, call.done = True, _nobody
+                return
+            self._waiting.pop(call.where, None)
+            del self._shaking[call.where]
+        self._end(call)
+        if shaker is not None and shaker.abandoned and call.where not in self._waiting:
+            del self._shaking[call.where]
+            self._end(shaker)
 
     def next_timer(self) -> float | None:
         """When the next one times out."""
@@ -192,7 +220,7 @@ class Calls:
 
     def _timed_out(self, call: Call, now: float) -> None:
         if call.answers:  # some of the NODES: better than none
-            self.answered(call, call.records, now)
+            self._answered_to(call, call.records, now)
         elif call.attempts < self._config.attempts:
             self._counters["attempts repeated"] += 1
             self._transmit(call, now)
@@ -232,6 +260,10 @@ class Calls:
         self._per_node[node_id] -= 1
         if not self._per_node[node_id]:
             del self._per_node[node_id]
+
+
+def _nobody(result: object, now: float) -> None:
+    """Who waited for the result does no more."""
 
 
 def short(node_id: bytes) -> str:

@@ -8,13 +8,13 @@ devp2p, discv5-theory.md and discv5-wire.md, version 5.1.
 from __future__ import annotations
 
 import random
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from pyp2p.discv5.calls import IV_BYTES, Call, Calls, Done, short
-from pyp2p.discv5.crypto import derive_keys, id_signature_digest
+from pyp2p.discv5.calls import REQUEST_ID_BYTES, Call, Calls, Done, short
 from pyp2p.discv5.enr import Enr
+from pyp2p.discv5.handshake import Handshakes
 from pyp2p.discv5.limits import RateLimits
 from pyp2p.discv5.lookup import Lookup
 from pyp2p.discv5.messages import (
@@ -32,16 +32,12 @@ from pyp2p.discv5.messages import (
 from pyp2p.discv5.node import Endpoint, Refusal, canonical, endpoints, log_distance, refuse_record
 from pyp2p.discv5.own import OwnRecord
 from pyp2p.discv5.packet import (
-    MAX_HANDSHAKE_PLAINTEXT,
     HandshakePacket,
     OrdinaryPacket,
     WhoAreYou,
     decode_packet,
-    encode_handshake,
-    encode_whoareyou,
-    make_whoareyou,
 )
-from pyp2p.discv5.sessions import RANDOM_NONCE_BYTES, Challenges, KeyPair, Session, Sessions, Where
+from pyp2p.discv5.sessions import Sessions, Where
 from pyp2p.discv5.table import Heard, RoutingTable
 from pyp2p.discv5.talks import Talks
 from pyp2p.discv5.types import (
@@ -59,19 +55,15 @@ from pyp2p.discv5.types import (
 from pyp2p.discv5.walk import K, Walk, WalkDone
 from pyp2p.errors import (
     InvalidEnr,
-    InvalidKey,
     MessageError,
     NoEndpoint,
     PacketError,
     RequestIdTooLong,
 )
-from pyp2p.peer import secp256k1
-from pyp2p.peer.keys import Identity, KeyType
+from pyp2p.peer.keys import Identity
 
-_REQUEST_ID = 8  # bytes of ours
-_ID_NONCE = 16
 _TICK = 1.0  # seconds between looks at the table
-_MAX_CHALLENGES = 2  # WHOAREYOUs that are answered for each packet that a request may take
+_FOUND = 3  # nodes that a lookup begins with which did not come to us, whoever else is closer
 _MAX_FRIENDS = 64  # that we begin anew with when nobody is left
 _FORMS: Final = {OrdinaryPacket: Form.ORDINARY, WhoAreYou: Form.WHOAREYOU, HandshakePacket: Form.HANDSHAKE}
 
@@ -100,7 +92,6 @@ class Node:
         self.protocols: set[bytes] = set()  # of TALKREQ, that are served
         self.traced = False
         self.table: RoutingTable[Enr] = RoutingTable(self.node_id, rng, self.config.table)
-        self._scalar = identity.scalar
         self._entropy = entropy
         self._rng = rng
         self._families = frozenset(families)
@@ -114,22 +105,34 @@ class Node:
             counters=self.counters,
         )
         self._sessions = Sessions(self.config.max_sessions)
-        self._challenges = Challenges(self.config.max_challenges, self.config.challenge_ttl)
-        self._known: OrderedDict[bytes, Enr] = OrderedDict()
         self._calls = Calls(
             self.node_id,
             self._sessions,
             self.config,
             entropy=entropy,
             transmit=lambda data, to, message: self._out.append(SendDatagram(data, to, Form.ORDINARY, message)),
+            answered=self._answered,
             failed=self._on_failure,
             counters=self.counters,
+        )
+        self._handshakes = Handshakes(
+            identity,
+            self.own,
+            self.config,
+            sessions=self._sessions,
+            calls=self._calls,
+            rates=self._rates,
+            record_of=self._record_of,
+            send=lambda datagram: self._out.append(datagram),  # noqa: PLW0108 - the list is another after each `take`
+            counters=self.counters,
+            entropy=entropy,
         )
         self._talks = Talks(self.config)
         self._friends: dict[bytes, Enr] = {}
         self._arrived: Arrived | None = None  # the packet that is looked at, when they are traced
         self._requests = 0
         self._walks: dict[int, Walk] = {}
+        self._chosen: dict[int, Call] = {}  # requests of the application
         self._next_tick: float | None = None
         self._out: list[Effect] = []
 
@@ -172,10 +175,13 @@ class Node:
         return request
 
     def cancel(self, request: int) -> None:
-        """Nobody waits for a lookup any more: no further query is sent for it."""
+        """Nobody waits for a request any more: nothing further is sent for it, and its place is free."""
         walk = self._walks.pop(request, None)
         if walk is not None:
             walk.stopped = True
+        call = self._chosen.pop(request, None)
+        if call is not None:
+            self._calls.cancel(call)
 
     def add(self, node: Enr, now: float) -> Heard | Refusal | None:
         """Take a record that we were given (a bootnode, one of the last run); None where it names no endpoint.
@@ -220,7 +226,7 @@ class Node:
             self._look_after(now)
 
     def _look_after(self, now: float) -> None:
-        self._challenges.expire(now)
+        self._handshakes.expire(now)
         self._talks.expire(now)
         if not len(self.table):
             for friend in list(self._friends.values()):
@@ -239,7 +245,15 @@ class Node:
 
     def _public(self, node: Enr, message: Message, now: float, endpoint: Endpoint | None) -> int:
         request = self._next_request()
-        self._begin(node, endpoint, message, lambda result, when: self._out.append(Completed(request, result)), now)
+
+        def done(result: object, when: float) -> None:
+            self._chosen.pop(request, None)
+            self._out.append(Completed(request, result))
+
+        call = self._begin(node, endpoint, message, done, now)
+        if call is not None:
+            call.chosen = True
+            self._chosen[request] = call
         return request
 
     def _next_request(self) -> int:
@@ -247,7 +261,7 @@ class Node:
         return self._requests
 
     def _request_id(self) -> bytes:
-        return self._entropy(_REQUEST_ID)
+        return self._entropy(REQUEST_ID_BYTES)
 
     def _endpoint(self, node: Enr) -> Endpoint | None:
         known = self.table.get(node.node_id)
@@ -255,8 +269,9 @@ class Node:
             return known.endpoint
         return next((each for each in endpoints(node) if canonical(each.ip).version in self._families), None)
 
-    def _begin(self, node: Enr, endpoint: Endpoint | None, message: Message, done: Done, now: float) -> None:
+    def _begin(self, node: Enr, endpoint: Endpoint | None, message: Message, done: Done, now: float) -> Call | None:
         """Send a request; `done` gets the result or the error, at once when nothing can be sent.
+
 
         What is no message is the mistake of whoever asks: raises as `encode_message`.
         """
@@ -264,19 +279,25 @@ class Node:
         endpoint = endpoint or self._endpoint(node)
         if endpoint is None:
             done(NoEndpoint(f"node {short(node.node_id)} names no UDP address that we can send to"), now)
-        else:
-            self._calls.begin(Call(node, (node.node_id, endpoint), message, plaintext, done), now)
+            return None
+        call = Call(node, (node.node_id, endpoint), message, plaintext, done)
+        return call if self._calls.begin(call, now) else None
 
     def _answered(self, call: Call, result: object, now: float) -> None:
         """The node answered in time: if nobody else has its place, the table has it."""
         node_id, endpoint = call.where
         before = self.table.get(node_id)
         was_live = before is not None and before.live
-        if before is None and endpoint in endpoints(call.node):
+        if before is None and call.chosen and endpoint in endpoints(call.node):
             self.table.heard(call.node, endpoint, now)
         if self.table.alive(node_id, now, endpoint) and not was_live:
             self._out.append(NodeEvent(NodeNews.LIVE, call.node, endpoint))
         self._calls.answered(call, result, now)
+
+    def _found(self, where: Where) -> bool:
+        """True for a node of the table that did not come to us by itself."""
+        node = self.table.get(where[0])
+        return node is not None and not node.incoming and node.endpoint == where[1]
 
     def _on_failure(self, call: Call, now: float) -> None:
         if self.table.failed(call.where[0], now):
@@ -286,10 +307,6 @@ class Node:
 
     def datagram_received(self, data: bytes, sender: Endpoint, now: float) -> None:
         """Take one datagram. Whatever it is, this raises nothing."""
-        refused = self._rates.datagram(sender.ip, now, self._sessions.at(sender))
-        if refused is not None:
-            self.counters[refused] += 1
-            return
         try:
             packet = decode_packet(data, self.node_id)
         except PacketError:
@@ -301,7 +318,7 @@ class Node:
         if isinstance(packet, OrdinaryPacket):
             self._on_ordinary(packet, (packet.src_id, sender), now)
         elif isinstance(packet, WhoAreYou):
-            self._on_whoareyou(packet, sender, now)
+            self._handshakes.answer(packet, sender, now)
         else:
             self._on_handshake(packet, (packet.src_id, sender), now)
 
@@ -309,135 +326,29 @@ class Node:
         session = self._sessions.get(where)
         if session is not None:
             proven = session.proven
-            plaintext = session.open(packet.nonce, packet.ciphertext, packet.associated_data)
+            plaintext = session.open(packet.nonce, packet.ciphertext, packet.associated_data, now)
             if plaintext is not None:
                 if not proven:
                     self._calls.proven(where, now)
                 self._on_plaintext(where, plaintext, now)
                 return
-        self._challenge(packet.nonce, where, now)
-
-    def _challenge(self, nonce: bytes, where: Where, now: float) -> None:
-        """Ask who it is. Deployed nodes repeat a challenge byte for byte: so do we for as long as it counts."""
-        challenge = self._challenges.get(where, now)
-        if challenge is not None:
-            self._out.append(SendDatagram(challenge.datagram, where[1], Form.WHOAREYOU))
-            return
-        if self._challenges.full(now):
-            self.counters["challenges refused"] += 1
-            return
-        known = self._record_of(where[0])
-        packet = make_whoareyou(
-            iv=self._entropy(IV_BYTES),
-            nonce=nonce,
-            id_nonce=self._entropy(_ID_NONCE),
-            enr_seq=known.seq if known else 0,
-        )
-        datagram = encode_whoareyou(packet, dest_id=where[0])
-        self._challenges.add(where, packet, datagram, now)
-        self._out.append(SendDatagram(datagram, where[1], Form.WHOAREYOU))
-
-    def _on_whoareyou(self, packet: WhoAreYou, sender: Endpoint, now: float) -> None:
-        call = self._calls.of_nonce(packet.nonce)
-        # Counted for the whole request: who forgets each session at once would keep it, and us, busy for ever.
-        most = 0 if call is None else _MAX_CHALLENGES * min(call.attempts, self.config.attempts)
-        if call is None or call.where[1] != sender or call.challenges >= most:
-            self.counters["whoareyou ignored"] += 1
-            return
-        call.challenges += 1
-        node_id = call.node.node_id
-        ephemeral = Identity.generate(KeyType.SECP256K1, entropy=self._entropy)
-        public = ephemeral.public_key.data
-        secret = secp256k1.ecdh(ephemeral.scalar, call.node.public_key)
-        keys = derive_keys(secret, packet.challenge_data, self.node_id, node_id)
-        session = self._sessions.renew(call.where, KeyPair.of(keys.initiator_key, keys.recipient_key), proven=False)
-        self._calls.shakes(call)
-        nonce = session.nonce(self._entropy(RANDOM_NONCE_BYTES))
-        record = self.record.raw if packet.enr_seq < self.record.seq else None
-        message, plaintext = call.message, call.plaintext
-        if len(plaintext) > MAX_HANDSHAKE_PLAINTEXT - len(record or b""):  # it follows when the session stands
-            message = Ping(self._request_id(), self.record.seq)
-            plaintext = encode_message(message)
-            self._calls.waits(call)
-        datagram = encode_handshake(
-            dest_id=node_id,
-            src_id=self.node_id,
-            iv=self._entropy(IV_BYTES),
-            nonce=nonce,
-            signature=secp256k1.sign_digest(self._scalar, id_signature_digest(packet.challenge_data, public, node_id)),
-            ephemeral_key=public,
-            record=record,
-            cipher=session.write,
-            plaintext=plaintext,
-        )
-        self._out.append(SendDatagram(datagram, sender, Form.HANDSHAKE, message))
-        self._calls.expect(call, nonce, now + self.config.handshake_timeout)
+        self._handshakes.challenge(packet.nonce, where, now)
 
     def _on_handshake(self, packet: HandshakePacket, where: Where, now: float) -> None:
-        challenge = self._challenges.get(where, now)
-        if challenge is None:
-            self.counters["handshakes unasked"] += 1
+        proof = self._handshakes.accept(packet, where, now)
+        if proof is None:
             return
-        refused = self._rates.handshake(where[1].ip, now)
-        if refused is not None:
-            self.counters[refused] += 1
-            return
-        node = self._proven_by(packet, challenge.packet, where[0])
-        if node is None:
-            self.counters["handshakes refused"] += 1
-            return
-        try:
-            secret = secp256k1.ecdh(self._scalar, packet.ephemeral_key)
-        except InvalidKey:
-            self.counters["handshakes refused"] += 1
-            return
-        keys = derive_keys(secret, challenge.packet.challenge_data, where[0], self.node_id)
-        fresh = Session()
-        pair = KeyPair.of(keys.recipient_key, keys.initiator_key)
-        fresh.renew(pair, proven=True)
-        plaintext = fresh.open(packet.nonce, packet.ciphertext, packet.associated_data)
-        if plaintext is None:
-            self.counters["handshakes refused"] += 1
-            return
-        self._challenges.done(where)
-        self._sessions.renew(where, pair, proven=True)
-        self.counters["sessions"] += 1
-        self._remember(node)
+        node, plaintext = proof
         self._out.append(NodeEvent(NodeNews.SESSION, node, where[1]))
         self._heard(node, where[1], now)
         self._calls.proven(where, now)
         self._on_plaintext(where, plaintext, now)
 
-    def _proven_by(self, packet: HandshakePacket, challenge: WhoAreYou, node_id: bytes) -> Enr | None:
-        """The record of whoever signed the handshake, None when that is not the node it claims to be."""
-        known = self._record_of(node_id)
-        if packet.record is not None:
-            try:
-                sent = Enr.from_rlp(packet.record)
-            except InvalidEnr:
-                return None
-            if sent.node_id != node_id:
-                return None
-            if known is None or sent.seq > known.seq:
-                known = sent
-        if known is None:
-            return None
-        digest = id_signature_digest(challenge.challenge_data, packet.ephemeral_key, self.node_id)
-        return known if secp256k1.verify_digest(known.public_key, packet.signature, digest) else None
-
-    def _record_of(self, node_id: bytes) -> Enr | None:
+    def _record_of(self, where: Where) -> Enr | None:
         """The newest record that we have; the table does not take each one."""
-        node, known = self.table.get(node_id), self._known.get(node_id)
-        if node is None or (known is not None and known.seq > node.record.seq):
-            return known
-        return node.record
-
-    def _remember(self, node: Enr) -> None:
-        newest = self._record_of(node.node_id)
-        self._known[node.node_id] = node if newest is None or node.seq > newest.seq else newest
-        self._known.move_to_end(node.node_id)
-        if len(self._known) > self.config.max_known:
-            self._known.popitem(last=False)
+        session, node = self._sessions.get(where), self.table.get(where[0])
+        found = [each.record for each in (session, node) if each is not None]
+        return max(found, key=lambda record: record.seq, default=None)
 
     def _heard(self, node: Enr, sender: Endpoint, now: float) -> None:
         """A node spoke to us in a session: it has a place in the table, if there is one, once it answers us as well."""
@@ -476,6 +387,11 @@ class Node:
             return
         if self._arrived is not None:
             self._arrived.message = message
+        if isinstance(message, (Ping, FindNode, TalkRequest)):
+            refused = self._rates.request(where[1].ip, now)
+            if refused is not None:
+                self.counters[refused] += 1
+                return
         match message:
             case Ping():
                 self._on_ping(where, message, now)
@@ -493,14 +409,16 @@ class Node:
 
     def _newer(self, where: Where, seq: int, now: float) -> None:
         """A node says that its record is newer than the one we have: ask for it."""
-        known = self._record_of(where[0])
+        known = self._record_of(where)
         if known is None or seq <= known.seq or self._calls.to(where[0]) > 1:
             return
 
         def done(result: object, when: float) -> None:
             for record in result if isinstance(result, list) else ():
                 if record.node_id == where[0]:
-                    self._remember(record)
+                    session = self._sessions.get(where)
+                    if session is not None and record.seq > session.record.seq:
+                        session.record = record
                     self._heard(record, where[1], when)
 
         self._begin(known, where[1], FindNode(self._request_id(), [0]), done, now)
@@ -515,7 +433,7 @@ class Node:
             self._respond(where, part)
 
     def _on_talk(self, where: Where, request: TalkRequest, now: float) -> None:
-        node = self._record_of(where[0])
+        node = self._record_of(where)
         if node is None or request.protocol not in self.protocols:
             self._respond(where, TalkResponse(request.request_id, b""))
             return
@@ -533,8 +451,9 @@ class Node:
         match call.message, answer:
             case Ping(), Pong():
                 self._answered(call, answer, now)
-                seen_at = Endpoint.of(answer.recipient_ip, answer.recipient_port)
-                self.own.seen_at(seen_at, where[1], now)
+                if self._found(where):  # who came to us would come again and again, to vote
+                    seen_at = Endpoint.of(answer.recipient_ip, answer.recipient_port)
+                    self.own.seen_at(seen_at, where[1], now)
                 self._newer(where, answer.enr_seq, now)
             case FindNode(), Nodes():
                 self._on_nodes(call, call.message.distances, answer, now)
@@ -547,8 +466,12 @@ class Node:
         if call.total and nodes.total != call.total:
             self.counters["answers inconsistent"] += 1
             return
+        if nodes.records and call.raws.issuperset(nodes.records):  # a datagram may come twice
+            self.counters["answers repeated"] += 1
+            return
         call.total = nodes.total
         call.answers += 1
+        call.raws.update(nodes.records)
         for raw in nodes.records:
             if len(call.records) >= K:
                 self.counters["records excess"] += 1
@@ -568,9 +491,26 @@ class Node:
     # --- lookups
 
     def _walk(self, target: bytes, predicate: Callable[[Enr], bool] | None, done: WalkDone) -> Walk:
-        start = self.table.closest(target, K, seen_too=True)
-        lookup = Lookup(target, start, local_id=self.node_id, predicate=predicate, config=self.config.lookup, k=K)
-        return Walk(lookup, self._query, self._told, done)
+        found = self.table.closest(target, _FOUND, found_only=True)
+        start = dict.fromkeys((*self.table.closest(target, K, seen_too=True), *found))
+        # A bootnode knows at first nobody but those who came to it.
+        doubted = [node.node_id for node in start if self.table.came(node.node_id)] if found else []
+        lookup = Lookup(
+            target,
+            start,
+            k=K,
+            local_id=self.node_id,
+            first=[node.node_id for node in found] if doubted else (),
+            predicate=predicate,
+            config=self.config.lookup,
+        )
+
+        def ended(lookup: Lookup[Enr], when: float) -> None:
+            for rule, count in lookup.refused.items():
+                self.counters[f"records refused in lookups: {rule}"] += count
+            done(lookup, when)
+
+        return Walk(lookup, self._query, self._told, ended, doubted=doubted, vouched=[node.node_id for node in found])
 
     def _query(self, node: Enr, distances: list[int], done: Done, now: float) -> None:
         source = self._endpoint(node)

@@ -10,10 +10,10 @@ import logging
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from ipaddress import ip_address
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import trio
 
@@ -48,6 +48,8 @@ Bind = Callable[[str, int], DatagramSocket]
 
 _ENDED = "this discv5 node has ended: the block of open_discv5 was left"
 _SAVE_EVERY = 300.0  # seconds between savings of the table
+_PATIENCE = 5.0  # seconds that a save may take: a disk that hangs must not silence us for good
+_HELD = 1024  # datagrams that wait for it
 _NEWS = 1024  # events that wait for a watcher; more are dropped, the oldest stay
 
 
@@ -105,7 +107,9 @@ class Discv5:
         self._changed = trio.Event()  # our record: it has to be saved
         self._saved = trio.Event()  # set while the record that others hear of is the one in the file
         self._saved.set()
-        self._held: deque[Effect] = deque()  # what is to be done now, or once our record is saved
+        self._held: deque[SendDatagram | RecordChanged] = deque()  # what waits until our record is saved
+        self._saver = trio.CapacityLimiter(1)  # not the threads of the application, which may all be taken
+        self._answering = 0  # handlers that run
         self._complaints = LogLimiter(logger)
 
     @property
@@ -135,20 +139,20 @@ class Discv5:
 
     async def ping(self, node: Enr, endpoint: Endpoint | None = None) -> Pong:
         """Ask whether a node is there. Raises `DiscoveryError`, which says which node and why, as do all requests."""
-        answer = await self._ask(self._node.ping, node, endpoint=endpoint)
+        answer = await self._ask(self._node.ping, node, endpoint=_checked(endpoint))
         assert isinstance(answer, Pong)
         return answer
 
     async def find_node(self, node: Enr, distances: Iterable[int], endpoint: Endpoint | None = None) -> list[Enr]:
         """The nodes that it knows at these log distances from it; 0: its own record."""
         chosen = list(distances)
-        if any(not 0 <= distance <= 256 for distance in chosen):
+        if any(not isinstance(distance, int) or not 0 <= distance <= 256 for distance in chosen):
             raise ValueError(f"distances are whole numbers from 0 to 256, not {chosen}")
-        return await self._ask_for_nodes(self._node.find_node, node, chosen, endpoint=endpoint)
+        return await self._ask_for_nodes(self._node.find_node, node, chosen, endpoint=_checked(endpoint))
 
     async def talk(self, node: Enr, protocol: bytes, request: bytes, endpoint: Endpoint | None = None) -> bytes:
         """The answer of an application protocol over TALKREQ, empty where it is not known."""
-        answer = await self._ask(self._node.talk, node, protocol, request, endpoint=endpoint)
+        answer = await self._ask(self._node.talk, node, protocol, request, endpoint=_checked(endpoint))
         assert isinstance(answer, bytes)
         return answer
 
@@ -200,8 +204,12 @@ class Discv5:
     def serve(self, protocol: bytes, handler: TalkHandler) -> None:
         """Answer TALKREQs of a protocol: `await handler(node, request)`. Raises `ValueError` for a second handler.
 
-        A handler that raises or takes longer than `talk_timeout` gives no answer.
+        A handler that raises or takes longer than `talk_timeout` gives no answer. Raises `TypeError` for a protocol
+        that is not of bytes.
         """
+        self._check_open()
+        if not isinstance(protocol, bytes) or not callable(handler):
+            raise TypeError(f"serve({protocol!r}, {handler!r}): a protocol is of bytes, its handler an async function")
         if protocol in self._handlers:
             raise ValueError(f"protocol {printable(protocol)} is served already")
         self._handlers[protocol] = handler
@@ -209,6 +217,7 @@ class Discv5:
 
     def set_record(self, **changes: Value | None) -> None:
         """Change entries of our record, or remove those given as None. Raises `LocalProtocolError` as `Enr.update`."""
+        self._check_open()
         self._node.own.change(**changes)
         self._flush()
 
@@ -227,19 +236,30 @@ class Discv5:
     # --- effects
 
     def _flush(self) -> None:
-        self._held.extend(self._node.take())
-        while self._held and self._saved.is_set():
-            effect = self._held.popleft()
-            if type(effect) is SendDatagram:
-                sock = self._sockets.get(6 if ":" in effect.to.ip else 4)
-                if sock is None or not sock.send_to(effect.data, (effect.to.ip, effect.to.port)):
-                    self.counters["datagrams not sent"] += 1
-                self._trace(True, effect.to, len(effect.data), effect)
-            else:
+        for effect in self._node.take():
+            if type(effect) is not SendDatagram:
                 self._carry_out(effect)
+            elif self._saved.is_set():
+                self._send(effect)
+            else:
+                self._hold(effect)
         when = self._node.next_timer()
         if when is not None and when < self._wakes_at:
             self._timer.set()
+
+    def _send(self, effect: SendDatagram) -> None:
+        sock = self._sockets.get(6 if ":" in effect.to.ip else 4)
+        if sock is None or not sock.send_to(effect.data, (effect.to.ip, effect.to.port)):
+            self.counters["datagrams not sent"] += 1
+        elif self._tracer is not None:
+            self._trace(True, effect.to, len(effect.data), effect)
+
+    def _hold(self, effect: SendDatagram | RecordChanged) -> None:
+        """Keep it until our record is saved: nobody may hear of a number that could come again."""
+        if len(self._held) < _HELD or isinstance(effect, RecordChanged):
+            self._held.append(effect)
+        else:
+            self.counters["datagrams not sent"] += 1
 
     def _carry_out(self, effect: Effect) -> None:
         match effect:
@@ -248,19 +268,23 @@ class Discv5:
                     wait.result = result
                     wait.done.set()
             case TalkCall():
-                if self._nursery is not None:
-                    self._nursery.start_soon(self._answer, effect)
+                self._begin_answer(effect)
+            case RecordChanged() if self._path is not None:
+                if self._saved.is_set():
+                    self._saved = trio.Event()
+                self._hold(effect)
+                self._changed.set()
             case NodeEvent() | RecordChanged():
-                if isinstance(effect, RecordChanged) and self._path is not None:
-                    self._saved = trio.Event()  # what follows waits: nobody may hear of a number that could come again
-                    self._changed.set()
-                for watcher in self._watchers:
-                    try:
-                        watcher.send_nowait(effect)
-                    except (trio.WouldBlock, trio.BrokenResourceError):  # it does not read, or closed its end
-                        self.counters["news missed"] += 1
+                self._tell(effect)
             case Arrived():
                 self._trace(False, effect.sender, effect.size, effect)
+
+    def _tell(self, news: NodeEvent | RecordChanged) -> None:
+        for watcher in self._watchers:
+            try:
+                watcher.send_nowait(news)
+            except (trio.WouldBlock, trio.BrokenResourceError):  # it does not read, or closed its end
+                self.counters["news missed"] += 1
 
     def _trace(self, sent: bool, endpoint: Endpoint, size: int, packet: SendDatagram | Arrived) -> None:
         if self._tracer is not None:
@@ -269,9 +293,30 @@ class Discv5:
             if call_guarded(self._tracer, told) is not None:
                 self.counters["tracers failed"] += 1
 
+    def _release(self) -> None:
+        """Our record is saved, or cannot be: others may hear of it."""
+        self._saved.set()
+        while self._held:
+            effect = self._held.popleft()
+            if isinstance(effect, RecordChanged):
+                self._tell(effect)
+            else:
+                self._send(effect)
+        self._flush()
+
+    def _begin_answer(self, call: TalkCall) -> None:
+        if self._answering >= self._node.config.max_talks:  # some may not let themselves be cancelled
+            self.counters["talks refused"] += 1
+        elif self._nursery is not None:
+            self._answering += 1
+            self._nursery.start_soon(self._answer, call)
+
     async def _answer(self, call: TalkCall) -> None:
         with trio.move_on_after(self._node.config.talk_timeout) as scope:
-            error = await run_guarded(self._respond, call)
+            try:
+                error = await run_guarded(self._respond, call)
+            finally:
+                self._answering -= 1
             if error is not None:
                 self.counters["talk handlers failed"] += 1
                 name, why = printable(call.protocol), printable(repr(error), 300)
@@ -331,14 +376,17 @@ class Discv5:
             self._changed = trio.Event()
             await self._save(path)
             if not self._changed.is_set():
-                self._saved.set()
-                self._flush()
+                self._release()
 
     async def _save(self, path: Path) -> None:
-        try:
-            await trio.to_thread.run_sync(partial(save, path, State(self.record, self._worth_keeping())))
-        except OSError as error:
-            logger.warning("state not saved file=%s error=%s", path, error)
+        state = State(self.record, self._worth_keeping())
+        with trio.move_on_after(_PATIENCE) as scope:
+            try:
+                await trio.to_thread.run_sync(save, path, state, abandon_on_cancel=True, limiter=self._saver)
+            except OSError as error:
+                logger.warning("state not saved file=%s error=%s", path, error)
+        if scope.cancelled_caught:
+            logger.warning("state not saved file=%s error=not done in %s s", path, _PATIENCE)
 
     def _worth_keeping(self) -> list[Enr]:
         """The live nodes, and those of the last run that were not asked yet: a short run must not forget them."""
@@ -384,22 +432,26 @@ async def open_discv5(
     most; `advertise` are those that our record names for good, else it names those of `listen` but for wildcards, until
     enough others agree that we are elsewhere. `pairs` are further entries of the record. In the file `state` our record
     and the nodes that answered are kept across runs. `trace` is called with each packet that leaves or comes. Raises
-    `OSError` for an address that is not to be had, `InvalidEnr` for a bootnode that is none, `LocalProtocolError` for
-    entries that make no record.
+    `OSError` for an address that is not to be had or a state that is no regular file, `InvalidEnr` for a bootnode that
+    is none, `LocalProtocolError` for entries that make no record, `ValueError` and `TypeError` for other arguments.
     """
+    if isinstance(bootnodes, str | Enr):
+        raise TypeError("bootnodes takes a list of records: [...] around the one")
+    friends = [node if isinstance(node, Enr) else Enr.from_text(node) for node in bootnodes]
+    places, named = _places("listen", listen), None if advertise is None else _advertised(advertise)
+    entries = _further(pairs or {}, named)
     world = Platform() if platform is None else platform
     path = None if state is None else Path(state)
-    kept = State() if path is None else load(path)
-    friends = [node if isinstance(node, Enr) else Enr.from_text(node) for node in bootnodes]
+    kept = State() if path is None else await trio.to_thread.run_sync(load, path, limiter=trio.CapacityLimiter(1))
     sockets: list[DatagramSocket] = []
     try:
-        for ip, port in listen:
+        for ip, port in places:
             sockets.append(bind(ip, port))
         families = [ip_address(sock.local[0]).version for sock in sockets]
         if not families or len(set(families)) < len(families):
             raise ValueError("listen: one address of an IP version, and at least one in all")
-        where = [sock.local for sock in sockets] if advertise is None else list(advertise)
-        record = _own_record(identity, kept.record, _entries(where, pairs or {}), world)
+        where = [sock.local for sock in sockets] if named is None else named
+        record = _own_record(identity, kept.record, _entries(where, entries), world)
         node = Node(
             identity,
             record,
@@ -407,7 +459,7 @@ async def open_discv5(
             entropy=world.entropy,
             families=families,
             config=config,
-            fixed=advertise is not None,
+            fixed=named is not None,
         )
         service = Discv5(node, sockets, path=path, kept=kept.nodes, tracer=trace)
     except BaseException:
@@ -425,6 +477,54 @@ async def open_discv5(
                     service.close()
         finally:
             await service.save_last()
+
+
+def _checked(endpoint: Endpoint | tuple[str, int] | None) -> Endpoint | None:
+    """An endpoint of the application, in its one spelling. Raises `ValueError`."""
+    if endpoint is None:
+        return None
+    try:
+        ip, port = endpoint
+        if not isinstance(port, int) or not 0 < port < 65536:
+            raise ValueError
+        return Endpoint.of(ip, port)
+    except (TypeError, ValueError):
+        raise ValueError(f"an endpoint is an IP address and a port from 1 to 65535, not {endpoint!r}") from None
+
+
+def _places(name: str, given: Iterable[Any]) -> list[tuple[str, int]]:
+    """The addresses and ports of an argument. Raises `ValueError`, which shows the form."""
+    places = list(given)
+    for place in places:
+        match place:
+            case [str(), int(port)] if 0 <= port <= 65535:
+                pass
+            case [str(), int(port)]:
+                raise ValueError(f"{name}: port {port} is not from 0 to 65535")
+            case _:
+                form = "[('127.0.0.1', 9000)]"
+                raise ValueError(f"{name}: a list of addresses and ports, like {form}, not {printable(repr(given))}")
+    return [(ip, port) for ip, port in places]
+
+
+def _advertised(given: Iterable[Any]) -> list[tuple[str, int]]:
+    """The addresses that our record is to name, one of an IP version. Raises `ValueError`."""
+    places = _places("advertise", given)
+    versions = [ip_address(ip).version for ip, _ in places]
+    if len(set(versions)) < len(versions):
+        raise ValueError(f"advertise: a record names one address of an IP version, not {printable(repr(places))}")
+    return places
+
+
+def _further(pairs: Mapping[str, Value], advertised: list[tuple[str, int]] | None) -> Mapping[str, Value]:
+    """Entries beside those that say where we are. Raises `ValueError` for one of these, unless nothing else says it."""
+    where = [name for name in ("ip", "udp", "ip6", "udp6") if name in pairs]
+    if where and advertised != []:
+        raise ValueError(
+            f"pairs: '{where[0]}' says where we are, as `advertise` does: advertise=[(IP, PORT)], or advertise=() to "
+            "have nothing but `pairs` say it"
+        )
+    return pairs
 
 
 def _entries(where: Iterable[tuple[str, int]], pairs: Mapping[str, Value]) -> dict[str, Value]:

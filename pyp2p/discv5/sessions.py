@@ -2,18 +2,20 @@
 
 Rules: pure and bounded; of the sessions the least recently used goes first, of challenges there are no more than so
 many. A session belongs to an endpoint: from another one the same node has to prove itself again. When two handshakes
-cross, each side may end with the other's keys as the newest: both pairs are kept, and written with is what was read
-with last. discv5 theory "Sessions", "Handshake".
+cross, each side may end with the other's keys as the newest: for a moment both pairs are kept, and written with is what
+was read with last. Longer would let a recorded packet bring back keys that the node has forgotten. discv5 theory
+"Sessions", "Handshake".
 """
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from pyp2p.discv5.crypto import NONCE_BYTES, decrypt_message, session_cipher
+from pyp2p.discv5.enr import Enr
 from pyp2p.discv5.node import Endpoint
 from pyp2p.discv5.packet import WhoAreYou
 
@@ -22,6 +24,7 @@ Where = tuple[bytes, Endpoint]  # node id, and where it speaks from
 _COUNTER = 4  # bytes of a nonce; the others are random
 RANDOM_NONCE_BYTES = NONCE_BYTES - _COUNTER
 _CROSSING = 2  # key pairs that are kept
+_CROSSED = 2.0  # seconds after which one is left: no handshake takes longer
 
 
 @dataclass(slots=True)
@@ -38,17 +41,23 @@ class KeyPair:
 
 
 class Session:
-    """Keys with one node at one endpoint. `proven`: something of the node opened with the newest ones."""
+    """Keys with one node at one endpoint. `proven`: something of the node opened with those that we write with.
 
-    __slots__ = ("_count", "_pairs", "proven")
+    `record` is the newest of the node that we have.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_count", "_crossed_until", "_pairs", "proven", "record")
+
+    def __init__(self, record: Enr) -> None:
+        self.record = record
         self.proven = False
+        self._crossed_until = 0.0
         self._pairs: list[KeyPair] = []  # the newest first
         self._count = 0
 
-    def renew(self, pair: KeyPair, proven: bool) -> None:
-        """A handshake gave new keys; those before are kept to read with."""
+    def renew(self, pair: KeyPair, proven: bool, now: float) -> None:
+        """A handshake gave new keys; those before are kept for a moment to read with."""
+        self._crossed_until = now + _CROSSED
         self._pairs = [pair, *self._pairs[: _CROSSING - 1]]
         self.proven = proven
 
@@ -62,8 +71,10 @@ class Session:
         self._count = (self._count + 1) & 0xFFFFFFFF
         return self._count.to_bytes(_COUNTER, "big") + random
 
-    def open(self, nonce: bytes, ciphertext: bytes, associated_data: bytes) -> bytes | None:
+    def open(self, nonce: bytes, ciphertext: bytes, associated_data: bytes, now: float) -> bytes | None:
         """The plaintext, None when no key opens it."""
+        if len(self._pairs) > 1 and now >= self._crossed_until:
+            del self._pairs[1:]
         for pair in self._pairs:
             plaintext = decrypt_message(pair.read, nonce, ciphertext, associated_data)
             if plaintext is not None:
@@ -80,7 +91,6 @@ class Sessions:
     def __init__(self, most: int) -> None:
         self._most = most
         self._sessions: OrderedDict[Where, Session] = OrderedDict()
-        self._endpoints: Counter[Endpoint] = Counter()  # of them
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -92,24 +102,18 @@ class Sessions:
             self._sessions.move_to_end(where)
         return session
 
-    def at(self, endpoint: Endpoint) -> bool:
-        """True when there is a session with somebody at this endpoint."""
-        return endpoint in self._endpoints
-
-    def renew(self, where: Where, pair: KeyPair, proven: bool) -> Session:
+    def renew(self, where: Where, pair: KeyPair, record: Enr, proven: bool, now: float) -> Session:
         """New keys for a session, which is made when there is none."""
         session = self._sessions.get(where)
         if session is None:
-            session = self._sessions[where] = Session()
-            self._endpoints[where[1]] += 1
+            session = self._sessions[where] = Session(record)
             if len(self._sessions) > self._most:
-                (_, gone), _ = self._sessions.popitem(last=False)
-                self._endpoints[gone] -= 1
-                if not self._endpoints[gone]:
-                    del self._endpoints[gone]
+                self._sessions.popitem(last=False)
         else:
             self._sessions.move_to_end(where)
-        session.renew(pair, proven)
+        if record.seq > session.record.seq:
+            session.record = record
+        session.renew(pair, proven, now)
         return session
 
 

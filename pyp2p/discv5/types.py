@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from pyp2p.discv5.bounds import at_least
 from pyp2p.discv5.enr import Enr
 from pyp2p.discv5.limits import RateConfig, VoteConfig
 from pyp2p.discv5.lookup import LookupConfig
@@ -22,14 +23,13 @@ class Discv5Config:
     handshake_timeout: float = 1.0  # for a request that has to make a session first
     attempts: int = 3  # packets for one request, each a new one: one is lost on any network
     talk_timeout: float = 0.5  # how long a handler of a TALKREQ may take: later the asker has given up
-    challenge_ttl: float = 0.8  # over before a request is repeated: a challenge for its older packet is of no use
+    challenge_ttl: float = 0.8  # over before a handshake is asked for again: one for the older packet is of no use
     max_sessions: int = 1000
     max_challenges: int = 1000  # made-up nodes cost one each
     max_requests: int = 1024  # of ours, under way
     max_requests_per_node: int = 16
     max_talks: int = 64  # handlers of TALKREQ that run: each costs a task
     max_talks_per_node: int = 16  # of those: one node must not take the place of all
-    max_known: int = 2048  # records of nodes that have or had a session and no place in the table
     table: TableConfig = field(default_factory=TableConfig)
     lookup: LookupConfig = field(default_factory=LookupConfig)
     rates: RateConfig = field(default_factory=RateConfig)
@@ -41,8 +41,9 @@ class Discv5Config:
             if not 0 < value < 3600:
                 raise ValueError(f"{name} must be above 0 and below 3600 seconds, not {value}")
         for name in ("attempts", "max_sessions", "max_challenges", "max_requests", "max_requests_per_node"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+            at_least(name, getattr(self, name), 1)
+        for name in ("max_talks", "max_talks_per_node"):
+            at_least(name, getattr(self, name), 0)
 
 
 # ---- effects

@@ -75,8 +75,8 @@ class World:
     def check(self, most: int = 64) -> None:
         """Nothing is over its bounds; `most` requests are under way."""
         node, config = self.node, self.node.config
-        assert len(node._sessions) <= config.max_sessions and len(node._challenges) <= config.max_challenges
-        assert len(node._known) <= config.max_known and len(node._talks) <= config.max_talks
+        assert len(node._sessions) <= config.max_sessions and len(node._handshakes) <= config.max_challenges
+        assert len(node._talks) <= config.max_talks
         assert len(node._calls) <= most and len(node._calls._timers) <= 4 * most and len(node.counters) <= 60
         assert len(node._calls._by_nonce) <= 4 * most and not node._out
 
@@ -87,7 +87,7 @@ def world() -> tuple[World, Stranger, Stranger, list[bytes]]:
     here = World(node)
     friend, stranger = Stranger(here, VICTIM, "friend"), Stranger(here, VICTIM, "stranger", ip="60.0.2.1")
     friend.write, friend.read = session_cipher(KEYS[0]), session_cipher(KEYS[1])
-    node._sessions.renew((friend.id, friend.endpoint), KeyPair.of(KEYS[1], KEYS[0]), True)
+    node._sessions.renew((friend.id, friend.endpoint), KeyPair.of(KEYS[1], KEYS[0]), friend.record, True, NOW)
     node.table.heard(friend.record, friend.endpoint, NOW)
     node.table.alive(friend.id, NOW, friend.endpoint)
     for record in TOLD:

@@ -124,8 +124,7 @@ class Scene:
     def check_bounds(self) -> None:
         config = self.node.config
         assert len(self.node._sessions) <= config.max_sessions
-        assert len(self.node._challenges) <= config.max_challenges
-        assert len(self.node._known) <= config.max_known
+        assert len(self.node._handshakes) <= config.max_challenges
         assert len(self.node._calls) <= config.max_requests
         assert len(self.node._talks) <= config.max_talks
         assert len(self.node.counters) < 60
@@ -164,7 +163,7 @@ async def scene(sim: Sim, patient: bool = False, **options) -> AsyncIterator[Sce
             assert bystander.record in victim.nodes()
             await until(lambda: len(here.node._calls) == 0, 30)
             here.node._look_after(trio.current_time() + 10)
-            assert len(here.node._challenges) == 0 and not here.node._talks
+            assert len(here.node._handshakes) == 0 and not len(here.node._talks)
             nursery.cancel_scope.cancel()
     finally:
         logger.removeHandler(records)

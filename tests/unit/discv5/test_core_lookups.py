@@ -5,6 +5,7 @@ from random import Random
 import pytest
 
 from pyp2p.discv5.enr import Enr
+from pyp2p.discv5.lookup import LookupConfig
 from pyp2p.discv5.messages import FindNode, Nodes, Ping, Pong
 from pyp2p.discv5.node import log_distance
 from pyp2p.discv5.types import Discv5Config
@@ -92,12 +93,12 @@ def test_a_lookup_of_a_node_that_knows_nobody_is_over_at_once() -> None:
 
 def test_many_who_cannot_be_asked_end_a_lookup_without_depth() -> None:
     """Records without an address, as many as a lookup takes: each query is over before it is sent."""
-    script, alice, _ = two()
-    for number in range(60):
+    script, alice, _ = two(Discv5Config(lookup=LookupConfig(max_queries=1000)))
+    start = []
+    for number in range(256):
         identity = Identity.generate(KeyType.SECP256K1, entropy=Random(number).randbytes)
         record = Enr.sign(identity, 1, {})
-        alice.node._known[record.node_id] = record
-    start = list(alice.node._known.values())
+        start.append(record)
     alice.node.table.closest = lambda *_, **__: start  # as if nodes had told us of them
     request = alice.node.lookup(bytes(32), script.now)
     script.flush()

@@ -261,8 +261,7 @@ def test_a_record_older_than_ours_is_never_taken() -> None:
         (asking,) = [each for each in mallory.heard(script.sent[-2:]) if isinstance(each, FindNode)]
         script.drop()
         mallory.say(mallory.seal(Nodes(asking.request_id, 1, [record.raw])))
-        assert alice.node._record_of(mallory.id) == new
-        assert alice.node._known[mallory.id] == new
+        assert alice.node._record_of((mallory.id, mallory.endpoint)) == new
         assert alice.node.table.get(mallory.id).record == new
     script.pass_time(3)
     assert nothing_under_way(alice)
@@ -275,48 +274,61 @@ def test_a_record_that_goes_back_in_a_handshake_is_not_taken() -> None:
         (challenge,) = mallory.say(mallory.random())
         assert mallory.say(mallory.answer(challenge.data, Ping(b"1", 1), record=record.raw))
         script.drop()
-        assert alice.node._record_of(mallory.id) == new
+        assert alice.node._record_of((mallory.id, mallory.endpoint)) == new
+
+
+def vote(script: Script, alice: Peer, count: int, ip: str, port: int, found: bool = True) -> Stranger:
+    """So many nodes, each in a subnet of its own, see alice there; others told of them, or they came by themselves."""
+    for number in range(count):
+        mallory = Stranger(script, alice, name=str(number), ip=f"60.0.{number}.1")
+        said = mallory.shake(Ping(b"0", 1))
+        if found:
+            alice.node.table.heard(mallory.record, mallory.endpoint, script.now, Endpoint("70.0.0.1", 9))
+        for message in mallory.heard(said):
+            if isinstance(message, Ping):
+                mallory.say(mallory.seal(Pong(message.request_id, 1, ip_address(ip).packed, port)))
+    return mallory
 
 
 def test_our_address_by_votes_bumps_and_signs_the_record() -> None:
     alice = Peer("alice", "50.0.1.1", record=False)
     script = Script(alice)
-    for number in range(5):
-        assert alice.records == []
-        mallory = Stranger(script, alice, name=str(number), ip=f"60.0.{number}.1")
-        for message in mallory.heard(mallory.shake(Ping(b"0", 1))):
-            if isinstance(message, Ping):
-                mallory.say(mallory.seal(Pong(message.request_id, 1, bytes((77, 1, 2, 3)), 4444)))
+    vote(script, alice, 4, "77.1.2.3", 4444)
+    assert alice.records == []
+    mallory = vote(script, alice, 5, "77.1.2.3", 4444)
     (changed,) = alice.records
     assert changed == alice.record and changed.seq == 2
     assert (changed.ip, changed.udp) == (ip_address("77.1.2.3"), 4444)
     assert Enr.from_rlp(changed.raw) == changed
     assert mallory.heard(mallory.say(mallory.seal(FindNode(b"1", [0])))) == [Nodes(b"1", 1, [changed.raw])]
+    vote(script, alice, 5, "77.1.2.3", 4444)  # it says so already
+    assert alice.records == [changed]
+    alice.node.own.change(ip=None, udp=None)
+    alice.node.own.seen_at(Endpoint("77.1.2.3", 4444), mallory.endpoint, script.now)
+    assert (alice.record.ip, alice.record.udp, alice.record.seq) == (changed.ip, 4444, 4)
+
+
+@pytest.mark.hostile
+def test_hostile_088_who_came_to_us_does_not_vote() -> None:
+    alice = Peer("alice", "50.0.1.1")
+    script = Script(alice)
+    vote(script, alice, 30, "77.1.2.3", 4444, found=False)
+    assert alice.records == [] and len(alice.node.own.votes) == 0
 
 
 @pytest.mark.parametrize("claim", ["127.0.0.1:5", "10.0.0.1:5", "224.0.0.1:5", "0.0.0.0:5", "77.1.2.3:0"])
 def test_no_votes_make_a_record_of_a_useless_address(claim: str) -> None:
     ip, port = claim.split(":")
     alice = Peer("alice", "50.0.1.1")
-    script = Script(alice)
-    for number in range(12):
-        mallory = Stranger(script, alice, name=str(number), ip=f"60.0.{number}.1")
-        for message in mallory.heard(mallory.shake(Ping(b"0", 1))):
-            if isinstance(message, Ping):
-                mallory.say(mallory.seal(Pong(message.request_id, 1, ip_address(ip).packed, int(port))))
+    vote(Script(alice), alice, 12, ip, int(port))
     assert alice.records == [] and alice.record.seq == 1
 
 
 def test_an_address_that_makes_the_record_too_large_is_left_out() -> None:
     alice = Peer("alice", "50.0.1.1", record=False, attnets=bytes(8), filler=bytes(152))
     assert 300 - 14 < len(alice.record.raw) <= 300
-    script = Script(alice)
-    for number in range(6):
-        mallory = Stranger(script, alice, name=str(number), ip=f"60.0.{number}.1")
-        for message in mallory.heard(mallory.shake(Ping(b"0", 1))):
-            if isinstance(message, Ping):
-                mallory.say(mallory.seal(Pong(message.request_id, 1, bytes((77, 1, 2, 3)), 4444)))
-    assert alice.records == [] and alice.count["record not changed"] == 1
+    vote(Script(alice), alice, 6, "77.1.2.3", 4444)
+    assert alice.records == [] and alice.count["record not changed"] == 2
 
 
 def test_our_record_never_goes_back() -> None:
@@ -434,12 +446,7 @@ def test_of_those_we_were_given_sixty_four_are_kept_for_that() -> None:
 
 def test_a_record_that_is_fixed_follows_no_votes() -> None:
     alice = Peer("alice", "50.0.1.1", fixed=True)
-    script = Script(alice)
-    for number in range(12):
-        mallory = Stranger(script, alice, name=str(number), ip=f"60.0.{number}.1")
-        for message in mallory.heard(mallory.shake(Ping(b"0", 1))):
-            if isinstance(message, Ping):
-                mallory.say(mallory.seal(Pong(message.request_id, 1, bytes((77, 1, 2, 3)), 4444)))
+    vote(Script(alice), alice, 12, "77.1.2.3", 4444)
     assert alice.records == [] and alice.record == alice.first
 
 

@@ -347,8 +347,9 @@ class Node:
     def _record_of(self, where: Where) -> Enr | None:
         """The newest record that we have; the table does not take each one."""
         session, node = self._sessions.get(where), self.table.get(where[0])
-        found = [each.record for each in (session, node) if each is not None]
-        return max(found, key=lambda record: record.seq, default=None)
+        if session is None:
+            return None if node is None else node.record
+        return session.record if node is None or node.record.seq <= session.record.seq else node.record
 
     def _heard(self, node: Enr, sender: Endpoint, now: float) -> None:
         """A node spoke to us in a session: it has a place in the table, if there is one, once it answers us as well."""

@@ -18,6 +18,8 @@ MAX_DEPTH: Final = 16  # lists inside lists, the outermost one counted
 _STRING = 0x80  # the first byte of a string is this plus its length, or plus 55 and the length of its length
 _LIST = 0xC0  # likewise for lists
 _SHORT = 55  # the longest payload whose length stands in the first byte
+_LISTS = (list, tuple)
+_FIRST = [bytes((value,)) for value in range(256)]  # made once: most heads are a byte
 
 
 def encode(item: Encodable) -> bytes:
@@ -52,7 +54,7 @@ def decode_uint(item: Encodable, bits: int) -> int:
 def _encode(item: Encodable, depth: int) -> bytes:
     if isinstance(item, bytes):
         return item if len(item) == 1 and item[0] < _STRING else _head(_STRING, len(item)) + item
-    if not isinstance(item, list | tuple):  # a text, above all: each item of it is a text again
+    if not isinstance(item, _LISTS):  # a text, above all: each item of it is a text again
         raise LocalProtocolError(f"RLP holds bytes, and lists of them, not {type(item).__name__}")
     if depth == MAX_DEPTH:
         raise LocalProtocolError(f"RLP lists nested more than {MAX_DEPTH} deep")
@@ -62,7 +64,7 @@ def _encode(item: Encodable, depth: int) -> bytes:
 
 def _head(kind: int, length: int) -> bytes:
     if length <= _SHORT:
-        return bytes((kind + length,))
+        return _FIRST[kind + length]
     size = encode_uint(length)
     return bytes((kind + _SHORT + len(size),)) + size
 

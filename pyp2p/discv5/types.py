@@ -57,7 +57,7 @@ class Form(StrEnum):
     HANDSHAKE = "handshake"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one is made for each datagram, and that would take four times as long
 class SendDatagram:
     """Send these bytes there; `message` is what they hold, None where that is random or nothing."""
 

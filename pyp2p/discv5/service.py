@@ -296,7 +296,7 @@ class Discv5:
     def _release(self) -> None:
         """Our record is saved, or cannot be: others may hear of it."""
         self._saved.set()
-        while self._held:
+        while self._held and self._saved.is_set():  # a tracer may change it again
             effect = self._held.popleft()
             if isinstance(effect, RecordChanged):
                 self._tell(effect)

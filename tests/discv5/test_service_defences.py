@@ -286,6 +286,31 @@ async def test_watchers_hear_of_a_record_only_when_it_is_saved(sim: Sim, tmp_pat
 
 
 @simulated(seeds=(1,))
+async def test_a_tracer_may_change_the_record_while_what_waited_is_sent(sim: Sim, tmp_path: Path, disk: Disk) -> None:
+    path, sent = tmp_path / "a", []
+
+    def change_once(packet: PacketTrace) -> None:
+        if packet.sent and disk.hangs and disk.go_on.is_set():
+            sent.append(load(path).record)
+            if len(sent) == 1:
+                disk.go_on = trio.Event()  # it hangs again
+                a.set_record(attnets=b"\2" * 8)
+
+    async with nodes(sim, 1) as (b,), node(sim, "a", "50.0.9.1", state=path, trace=change_once) as a:
+        await a.ping(b.record)
+        await _changes(a, disk)
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(a.ping, b.record)
+            await trio.sleep(0.1)
+            disk.go_on.set()
+            await until(lambda: disk.saves >= 3)
+            assert len(sent) == 1 and len(a._held) >= 3  # the first, and the others wait for the second change
+            disk.go_on.set()
+        assert {record.seq for record in sent[1:]} == {a.record.seq}
+
+
+@simulated(seeds=(1,))
 async def test_what_waits_for_a_save_is_bounded(sim: Sim, tmp_path: Path, disk: Disk) -> None:
     config = Discv5Config(max_requests=4000, max_requests_per_node=4000)
     async with nodes(sim, 1) as (b,), node(sim, "a", "50.0.9.1", state=tmp_path / "a", config=config) as a:

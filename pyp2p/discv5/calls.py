@@ -14,12 +14,11 @@ from pyp2p.discv5.crypto import NONCE_BYTES
 from pyp2p.discv5.enr import Enr
 from pyp2p.discv5.messages import Message
 from pyp2p.discv5.node import Endpoint
-from pyp2p.discv5.packet import encode_ordinary, encode_random
+from pyp2p.discv5.packet import IV_BYTES, encode_ordinary, encode_random
 from pyp2p.discv5.sessions import RANDOM_NONCE_BYTES, Session, Sessions, Where
 from pyp2p.discv5.types import Discv5Config
 from pyp2p.errors import NoAnswer, TooManyRequests
 
-IV_BYTES = 16
 REQUEST_ID_BYTES = 8  # of ours
 _RANDOM_CONTENT = 20  # bytes in place of a message, when there is no session yet
 Done = Callable[[object, float], None]  # the result or a `DiscoveryError`, and when

@@ -103,14 +103,6 @@ def _read(given: str) -> Enr | Multiaddr:
         raise type(error)(f"'{printable(given, 60)}': {error}") from None
 
 
-def _dialled(record: Enr) -> tuple[Multiaddr, ...]:
-    """Where to dial a node that somebody told of; nowhere if its record names what is no address."""
-    try:
-        return record.multiaddrs()
-    except InvalidMultiaddr:
-        return ()
-
-
 async def _search(discovery: Discv5, wanted: Wanted | None, source: Source) -> AsyncIterator[Candidate]:
     seen: dict[bytes, int] = {}
     found = [node for node in discovery.nodes() if wanted is None or wanted(node)]
@@ -118,7 +110,7 @@ async def _search(discovery: Discv5, wanted: Wanted | None, source: Source) -> A
     while True:
         news = 0
         for record in found:
-            if seen.get(record.node_id, -1) < record.seq and (addrs := _dialled(record)):
+            if seen.get(record.node_id, -1) < record.seq and (addrs := record.multiaddrs()):
                 seen[record.node_id] = record.seq
                 if len(seen) > _SEEN:
                     del seen[next(iter(seen))]

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
-from pyp2p.discv5.calls import IV_BYTES, REQUEST_ID_BYTES, Calls
+from pyp2p.discv5.calls import REQUEST_ID_BYTES, Calls
 from pyp2p.discv5.crypto import decrypt_message, derive_keys, id_signature_digest
 from pyp2p.discv5.enr import Enr
 from pyp2p.discv5.limits import RateLimits
@@ -20,6 +20,7 @@ from pyp2p.discv5.node import Endpoint
 from pyp2p.discv5.own import OwnRecord
 from pyp2p.discv5.packet import (
     ID_NONCE_BYTES,
+    IV_BYTES,
     MAX_HANDSHAKE_PLAINTEXT,
     HandshakePacket,
     WhoAreYou,

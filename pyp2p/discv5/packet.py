@@ -26,7 +26,7 @@ MAX_PACKET: Final = 1280  # the least that any IPv6 path carries whole
 MAX_RECORD: Final = 300  # bytes of a node record (EIP-778)
 ID_NONCE_BYTES: Final = 16
 SIGNATURE_BYTES: Final = 64  # r || s
-_IV = 16
+IV_BYTES: Final = 16
 _PROTOCOL = b"discv5"
 _VERSION = b"\x00\x01"
 _STATIC = struct.Struct(">6s2sB12sH")  # protocol id, version, flag, nonce, size of the authdata
@@ -36,8 +36,9 @@ _PROOF = struct.Struct(">32sBB64s33s")  # source, size of signature, size of key
 _MAX_HEADER = _STATIC.size + _PROOF.size + MAX_RECORD
 _U64 = 1 << 64
 # Bytes of plaintext that an ordinary packet has room for.
-MAX_PLAINTEXT: Final = MAX_PACKET - _IV - _STATIC.size - ID_BYTES - TAG_BYTES
-MAX_HANDSHAKE_PLAINTEXT: Final = MAX_PACKET - _IV - _STATIC.size - _PROOF.size - TAG_BYTES  # less the record, if any
+MAX_PLAINTEXT: Final = MAX_PACKET - IV_BYTES - _STATIC.size - ID_BYTES - TAG_BYTES
+# ... and a handshake packet, less the record, if there is one.
+MAX_HANDSHAKE_PLAINTEXT: Final = MAX_PACKET - IV_BYTES - _STATIC.size - _PROOF.size - TAG_BYTES
 
 
 @dataclass(slots=True)
@@ -95,7 +96,7 @@ def _keystream(key: bytes) -> CipherContext:
 
     The bound: our own id is used for every datagram that comes and stays, 2048 others are about all peers of a node.
     """
-    return Cipher(AES(key), CTR(bytes(_IV))).encryptor()
+    return Cipher(AES(key), CTR(bytes(IV_BYTES))).encryptor()
 
 
 def _mask(node_id: bytes, iv: bytes, data: bytes) -> bytes:
@@ -117,14 +118,14 @@ def decode_packet(datagram: bytes, local_id: bytes) -> Packet:
     if not MIN_PACKET <= size <= MAX_PACKET:
         raise PacketError(f"a datagram of {size} bytes; {MIN_PACKET} to {MAX_PACKET} are allowed")
     # Where the header ends is known only from the header: one pass over the longest one that is allowed.
-    plain = _mask(local_id, datagram[:_IV], datagram[_IV : _IV + _MAX_HEADER])
+    plain = _mask(local_id, datagram[:IV_BYTES], datagram[IV_BYTES : IV_BYTES + _MAX_HEADER])
     protocol, version, flag, nonce, authdata_size = _STATIC.unpack_from(plain)
     if protocol != _PROTOCOL:
         raise PacketError("the protocol id is not discv5, or the packet is masked for another node")
     if version != _VERSION:
         raise PacketError(f"version {int.from_bytes(version)} of the protocol instead of 1")
     end = _STATIC.size + authdata_size
-    if _IV + end > size:
+    if IV_BYTES + end > size:
         raise PacketError("the authdata runs past the end of the datagram")
     if flag == _ORDINARY:
         return _ordinary(datagram, nonce, plain, end)
@@ -139,7 +140,8 @@ def _ordinary(datagram: bytes, nonce: bytes, plain: bytes, end: int) -> Ordinary
     if end != _STATIC.size + ID_BYTES:
         raise PacketError(f"{end - _STATIC.size} bytes of authdata in an ordinary packet instead of {ID_BYTES}")
     # How much random content asks for a session is not laid down: less than a tag is no error here.
-    return OrdinaryPacket(nonce, plain[_STATIC.size : end], datagram[:_IV] + plain[:end], datagram[_IV + end :])
+    associated_data = datagram[:IV_BYTES] + plain[:end]
+    return OrdinaryPacket(nonce, plain[_STATIC.size : end], associated_data, datagram[IV_BYTES + end :])
 
 
 def _whoareyou(datagram: bytes, nonce: bytes, plain: bytes, end: int) -> WhoAreYou:
@@ -148,12 +150,12 @@ def _whoareyou(datagram: bytes, nonce: bytes, plain: bytes, end: int) -> WhoAreY
     if len(datagram) != MIN_PACKET:
         raise PacketError("a WHOAREYOU with a message")
     id_nonce, enr_seq = _CHALLENGE.unpack_from(plain, _STATIC.size)
-    return WhoAreYou(nonce, id_nonce, enr_seq, datagram[:_IV] + plain)
+    return WhoAreYou(nonce, id_nonce, enr_seq, datagram[:IV_BYTES] + plain)
 
 
 def _handshake(datagram: bytes, nonce: bytes, plain: bytes, end: int) -> HandshakePacket:
     # What cannot authenticate is refused here, before it costs us a signature check and an ECDH.
-    if len(datagram) - _IV - end < TAG_BYTES:
+    if len(datagram) - IV_BYTES - end < TAG_BYTES:
         raise PacketError("the message of a handshake is shorter than its tag")
     record_at = _STATIC.size + _PROOF.size
     if end < record_at:
@@ -166,8 +168,8 @@ def _handshake(datagram: bytes, nonce: bytes, plain: bytes, end: int) -> Handsha
     if key_size != POINT_BYTES:
         raise PacketError(f"an ephemeral key of {key_size} bytes instead of {POINT_BYTES}")
     record = plain[record_at:end] or None
-    associated_data = datagram[:_IV] + plain[:end]
-    return HandshakePacket(nonce, src_id, signature, ephemeral_key, record, associated_data, datagram[_IV + end :])
+    associated_data = datagram[:IV_BYTES] + plain[:end]
+    return HandshakePacket(nonce, src_id, signature, ephemeral_key, record, associated_data, datagram[IV_BYTES + end :])
 
 
 # ---- writing
@@ -198,7 +200,7 @@ def make_whoareyou(*, iv: bytes, nonce: bytes, id_nonce: bytes, enr_seq: int) ->
 
     Raises `LocalProtocolError` for a sequence number of more than 64 bits.
     """
-    require(iv, _IV, "a masking iv")
+    require(iv, IV_BYTES, "a masking iv")
     require(id_nonce, ID_NONCE_BYTES, "an id-nonce")
     if not 0 <= enr_seq < _U64:
         raise LocalProtocolError(f"sequence number {enr_seq} has more than 64 bits")
@@ -208,7 +210,7 @@ def make_whoareyou(*, iv: bytes, nonce: bytes, id_nonce: bytes, enr_seq: int) ->
 
 def encode_whoareyou(challenge: WhoAreYou, *, dest_id: bytes) -> bytes:
     """The datagram of a challenge: always the same bytes."""
-    return _packet(dest_id, challenge.challenge_data[:_IV], challenge.challenge_data[_IV:], b"")
+    return _packet(dest_id, challenge.challenge_data[:IV_BYTES], challenge.challenge_data[IV_BYTES:], b"")
 
 
 def encode_handshake(
@@ -245,8 +247,8 @@ def _header(flag: int, nonce: bytes, authdata: bytes) -> bytes:
 
 def _packet(dest_id: bytes, iv: bytes, header: bytes, message: bytes) -> bytes:
     require(dest_id, ID_BYTES, "a node id")
-    require(iv, _IV, "a masking iv")
-    size = _IV + len(header) + len(message)
+    require(iv, IV_BYTES, "a masking iv")
+    size = IV_BYTES + len(header) + len(message)
     if size > MAX_PACKET:
         raise LocalProtocolError(f"a packet of {size} bytes; {MAX_PACKET} are allowed")
     return b"".join((iv, _mask(dest_id, iv, header), message))

@@ -32,7 +32,7 @@ class Walk:
         done: WalkDone,
         *,
         doubted: Iterable[bytes],
-        vouched: Iterable[bytes] = (),
+        vouched: Iterable[bytes],
     ) -> None:
         self.stopped = False  # nobody waits for the result any more
         self._asking = False

@@ -48,7 +48,7 @@ class UdpSocket:
         """Send now; False, and counted, when the kernel does not take it."""
         try:
             self._socket.sendto(data, to)
-        except (OSError, OverflowError, ValueError, TypeError):  # the others: no address at all
+        except (OSError, OverflowError, TypeError):  # the others: no address at all
             self.dropped += 1
             return False
         return True

@@ -8,10 +8,10 @@ v1.2; consensus-specs, p2p-interface, "The gossip domain".
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from ipaddress import IPv4Network, IPv6Network
 from math import isfinite
-from typing import Final
+from typing import Any, ClassVar, Final, Protocol
 
 from pyp2p.errors import printable
 
@@ -26,9 +26,15 @@ def _require(name: str, value: object, holds: bool, rule: str) -> None:
         raise ValueError(f"{name} must be {rule}, not {value}")
 
 
-def _numbers(owner: object, where: str = "") -> None:
+class _Settings(Protocol):
+    """Any dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+
+def _numbers(owner: _Settings, where: str = "") -> None:
     """Each number is of its kind. No NaN and no infinity: either makes every comparison with a score say no."""
-    for each in fields(owner):  # type: ignore[arg-type]
+    for each in fields(owner):
         value = getattr(owner, each.name)
         if each.type in ("int", "int | None"):
             whole = isinstance(value, int) or (value is None and each.type != "int")

@@ -24,7 +24,7 @@ from pyp2p.io.loglimit import LogLimiter
 from pyp2p.io.varint import LengthPrefixed
 from pyp2p.peer.address import ip_of
 from pyp2p.peer.id import PeerId
-from pyp2p.pubsub.core import Router
+from pyp2p.pubsub.core import Judge, Router
 from pyp2p.pubsub.dialing import Dials, explicit_peer
 from pyp2p.pubsub.filters import TopicFilter, every_topic
 from pyp2p.pubsub.ids import MessageIdFunction, default_message_id
@@ -57,13 +57,13 @@ _MESSAGES = 100  # of an RPC until the time is looked at: signed ones take some 
 _BYTES = 64 * 1024  # the same: what is packed can become twenty times as large
 _STREAM_ERRORS = (P2PError, trio.BrokenResourceError, trio.ClosedResourceError)
 
+MakeRouter = Callable[[Judge, TopicFilter, Counter[tuple[str, str]]], Router]
+
 
 class Pubsub:
     """Publish and subscribe over one switch; made by `open_pubsub`."""
 
-    def __init__(
-        self, switch: Switch, params: GossipParams, allows: TopicFilter, router: Callable[..., Router]
-    ) -> None:
+    def __init__(self, switch: Switch, params: GossipParams, allows: TopicFilter, router: MakeRouter) -> None:
         self.counters: Counter[tuple[str, str]] = Counter()  # (what happened, topic or ""), for people and metrics
         self._switch = switch
         self._params = params
@@ -74,7 +74,7 @@ class Pubsub:
         self._dials = Dials(switch)
         self._leaves = False
         self._validators = Validators(self.counters, params.pending_validation_bytes)
-        self._router = router(judge=self._validators.judge, allows=self._allowed, counters=self.counters)
+        self._router = router(self._validators.judge, self._allowed, self.counters)
         self._nursery: trio.Nursery | None = None
         self._served: dict[Connection | MuxedStream, trio.CancelScope] = {}  # what runs in the nurseries of connections
         self._complaints = LogLimiter(logger)
@@ -555,7 +555,7 @@ async def open_pubsub(
             pubsub.counters["application score failed", ""] += 1
         return value[-1]
 
-    def router(**options: object) -> Router:
+    def router(judge: Judge, allowed: TopicFilter, counters: Counter[tuple[str, str]]) -> Router:
         return Router(
             switch.peer,
             chosen,
@@ -567,7 +567,9 @@ async def open_pubsub(
             rng=switch.platform.rng,
             records=lambda peer: switch.peers.record(peer) or b"",
             first_seqno=int(switch.platform.wall() * 1e9),
-            **options,  # type: ignore[arg-type]  # mypy does not follow the three that `Pubsub` adds
+            judge=judge,
+            allows=allowed,
+            counters=counters,
         )
 
     pubsub = Pubsub(switch, chosen, allows, router)

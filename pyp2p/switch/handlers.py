@@ -90,7 +90,7 @@ def _says_yes(match: Matcher, protocol: str) -> bool:
     """A matcher that crashes over a name from outside says no."""
     try:
         return match(protocol)
-    except Exception as error:
+    except Exception as error:  # of the application's matcher: it says no, and the stream of nobody else ends
         logger.debug("matcher failed protocol=%s error=%r", printable(protocol), error)
         return False
 
@@ -111,7 +111,7 @@ async def run_handler(stream: MuxedStream, handler: Handler) -> None:
     """Run `handler`; afterwards the stream is closed, or reset when it raised."""
     try:
         await handler(stream)
-    except Exception as error:
+    except Exception as error:  # of the application's handler: it costs its stream, not the connection
         stream.reset(HANDLER_FAILED)
         expected = isinstance(error, _NETWORK)
         logger.log(

@@ -40,7 +40,7 @@ async def nodes(sim: Sim, count: int, **options: Any) -> AsyncIterator[list[Disc
 
 
 async def until(condition: Callable[[], object], seconds: float = 60) -> None:
-    """Wait in virtual time."""
+    """Wait in virtual time: for the simulated tests alone, where a sleep takes none."""
     with trio.fail_after(seconds):
         while not condition():
             await trio.sleep(0.05)

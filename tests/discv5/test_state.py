@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from pyp2p.discv5 import state as state_module
 from pyp2p.discv5.enr import Enr
@@ -367,7 +368,7 @@ async def test_only_one_thread_writes_at_a_time(tmp_path: Path, monkeypatch: pyt
         await until(started.is_set)
 
         async def later() -> None:
-            await trio.sleep(0.05)  # time for a second thread to begin, were there one
+            await trio.testing.wait_all_tasks_blocked()  # a second save would have begun its thread
             go_on.set()
 
         nursery.start_soon(later)

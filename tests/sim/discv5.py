@@ -20,6 +20,7 @@ from pyp2p.discv5.node import Endpoint, log_distance
 from pyp2p.discv5.sessions import Where
 from pyp2p.discv5.types import Completed, Discv5Config, SendDatagram
 from pyp2p.peer.keys import Identity, KeyType
+from tests.sim.events import Events
 
 K = 16
 _HOLE = 120.0  # seconds that a NAT remembers an endpoint it sent to, as RFC 4787 asks
@@ -192,7 +193,7 @@ class HostileHost(Host):
         self.world.at(self.world.now + self.rng.uniform(20, 40), self._press, victim)
 
 
-class World:
+class World(Events):
     """Hosts, the network between them, and a heap of events."""
 
     def __init__(
@@ -203,18 +204,16 @@ class World:
         latency: tuple[float, float] = (0.02, 0.15),
         loss: float = 0.0,
     ) -> None:
+        super().__init__()
         self.rng = random.Random(seed)
         self.config = config
         self.latency = latency
         self.loss = loss
-        self.now = 0.0
         self.hosts: list[Host] = []
         self.by_id: dict[bytes, Host] = {}
         self.datagrams = 0
         self.bytes = 0
         self._at: dict[Endpoint, Host] = {}
-        self._heap: list[tuple[float, int, Callable[..., None], tuple[object, ...]]] = []
-        self._events = 0
         self._digest = hashlib.sha256()
 
     # --- building
@@ -257,20 +256,6 @@ class World:
         return [host for host in self.hosts if host.up and not host.nat]
 
     # --- running
-
-    def at(self, when: float, what: Callable[..., None], *args: object) -> None:
-        """Call `what` then."""
-        self._events += 1
-        heapq.heappush(self._heap, (when, self._events, what, args))
-
-    def run(self, seconds: float) -> None:
-        """Let time pass."""
-        end = self.now + seconds
-        heap = self._heap
-        while heap and heap[0][0] <= end:
-            self.now, _, what, args = heapq.heappop(heap)
-            what(*args)
-        self.now = end
 
     def send(self, sender: Endpoint, to: Endpoint, data: bytes) -> None:
         """Put a datagram on the wire."""

@@ -5,7 +5,6 @@ form, joined per peer and decoded by the receiver as on a real stream. An attack
 """
 
 import hashlib
-import heapq
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -21,6 +20,7 @@ from pyp2p.pubsub.signing import StrictNoSign
 from pyp2p.pubsub.transform import Plain
 from pyp2p.pubsub.types import Deliver, Kind, Message, Send, Verdict
 from pyp2p.pubsub.wire import decode_rpc
+from tests.sim.events import Events
 
 TOPIC = "sim"
 PARAMS = GossipParams(flood_publish=False)
@@ -153,7 +153,7 @@ class Node:
         return True
 
 
-class World:
+class World(Events):
     """Nodes, links, and a heap of events."""
 
     def __init__(
@@ -165,20 +165,18 @@ class World:
         score: ScoreParams | None = None,
         latency: tuple[float, float] = (0.02, 0.15),
     ) -> None:
+        super().__init__()
         self.rng = random.Random(seed)
         self.params = params
         self.thresholds = Thresholds() if thresholds is None else thresholds
         self.score = score
         self.latency = latency
-        self.now = 0.0
         self.nodes: list[Node] = []
         self.by_peer: dict[PeerId, Node] = {}
         self.published: dict[bytes, Published] = {}
         self.rpcs = 0
         self.bytes = 0
         self.lowest = 0.0  # the worst score that an honest node ever gave to an honest one
-        self._heap: list[tuple[float, int, Callable[..., None], tuple[object, ...]]] = []
-        self._events = 0
 
     # --- building
 
@@ -224,22 +222,10 @@ class World:
 
     # --- running
 
-    def at(self, when: float, what: Callable[..., None], *args: object) -> None:
-        self._events += 1
-        heapq.heappush(self._heap, (when, self._events, what, args))
-
     def every_beat(self, what: Callable[[], None]) -> None:
         """Call `what` now and once every heartbeat interval from now on."""
         what()
         self.at(self.now + self.params.heartbeat_interval, self.every_beat, what)
-
-    def run(self, seconds: float) -> None:
-        end = self.now + seconds
-        heap = self._heap
-        while heap and heap[0][0] <= end:
-            self.now, _, what, args = heapq.heappop(heap)
-            what(*args)
-        self.now = end
 
     def _beat(self, node: Node) -> None:
         node.beat(self.now)

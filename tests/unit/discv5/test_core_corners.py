@@ -8,12 +8,10 @@ import pytest
 
 from pyp2p.discv5.messages import FindNode, Nodes, Ping, Pong
 from pyp2p.discv5.node import Endpoint, log_distance
-from pyp2p.discv5.table import RoutingTable, TableConfig
 from pyp2p.errors import NoAnswer
 from tests.unit.discv5.script import Stranger, calls_of, nothing_under_way, two
-from tests.unit.discv5.support import LOCAL, FakeRecord, public, record, where
 from tests.unit.discv5.test_core_messages import at_distance, friend
-from tests.unit.discv5.test_table import OTHER, check_invariants
+from tests.unit.discv5.test_table import SMALL, check_invariants, random_life
 from tests.unit.discv5.test_walk import CAME, FOUND, A, Told, crowd, lookup, near
 from tests.unit.discv5.test_walk import asked as asked_by
 
@@ -123,23 +121,8 @@ def test_hostile_088_the_table_hears_a_found_node_though_others_named_it_first()
 
 @pytest.mark.parametrize("seed", range(6))
 def test_who_gives_up_its_place_waits_at_its_place_in_the_order(seed: int) -> None:
-    rng = Random(seed)
-    config = TableConfig(bucket_size=3, replacements=2, max_incoming=1, per_bucket_subnet=2, per_table_subnet=6)
-    routing: RoutingTable[FakeRecord] = RoutingTable(LOCAL, rng, config)
-    for step in range(1500):
-        node = record(254 + rng.randrange(3), rng.randrange(12), public(rng.randrange(9)), seq=rng.randrange(1, 4))
-        match rng.randrange(8):
-            case 0 | 1:
-                routing.heard(node, where(node), step, incoming=rng.random() < 0.5)
-            case 2:
-                routing.heard(node, where(node), step, OTHER)
-            case 3:
-                routing.alive(node.node_id, step)
-            case 4 | 5 | 6:
-                routing.failed(node.node_id, step)
-            case _ if rng.random() < 0.3:
-                routing.remove(node.node_id)
-        check_invariants(routing, config)
+    for _, routing in random_life(seed):
+        check_invariants(routing, SMALL)
 
 
 @pytest.mark.parametrize("seed", range(60))

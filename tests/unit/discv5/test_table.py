@@ -1,5 +1,6 @@
 """The routing table: places, order, verification, replacements, diversity, what is given out and when it is checked."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address
 from random import Random
@@ -565,6 +566,29 @@ def test_a_bucket_for_which_there_is_one_id_can_be_refreshed():
 
 
 # --- a model
+
+SMALL = TableConfig(bucket_size=3, replacements=2, max_incoming=1, per_bucket_subnet=2, per_table_subnet=6)
+
+
+def random_life(seed: int) -> Iterator[tuple[int, RoutingTable[FakeRecord]]]:
+    """A small table after each of many random things that can happen to it, and how many those were."""
+    rng = Random(seed)
+    routing: RoutingTable[FakeRecord] = RoutingTable(LOCAL, rng, SMALL)
+    for step in range(1500):
+        node = record(254 + rng.randrange(3), rng.randrange(12), public(rng.randrange(9)), seq=rng.randrange(1, 4))
+        match rng.randrange(8):
+            case 0 | 1:
+                routing.heard(node, where(node), step, incoming=rng.random() < 0.5)
+            case 2:
+                routing.heard(node, where(node), step, OTHER)
+            case 3:
+                routing.alive(node.node_id, step)
+            case 4 | 5 | 6:
+                routing.failed(node.node_id, step)
+            case _ if rng.random() < 0.3:
+                routing.remove(node.node_id)
+        yield step, routing
+
 
 OPS = st.lists(
     st.tuples(

@@ -1,13 +1,11 @@
 """The table: senders that are none, and whom it checks."""
 
-from random import Random
-
 import pytest
 
 from pyp2p.discv5.node import Endpoint, Refusal
-from pyp2p.discv5.table import Heard, RoutingTable, TableConfig
-from tests.unit.discv5.support import LOCAL, FakeRecord, public, record, where
-from tests.unit.discv5.test_table import OTHER, add, full, order, places, table
+from pyp2p.discv5.table import Heard, RoutingTable
+from tests.unit.discv5.support import FakeRecord, record, where
+from tests.unit.discv5.test_table import add, full, order, places, random_life, table
 
 
 @pytest.mark.hostile
@@ -37,22 +35,7 @@ def suspects_are_those_that_failed(routing: RoutingTable[FakeRecord]) -> bool:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_suspects_are_in_the_table_and_have_failed_whatever_happens(seed: int) -> None:
-    rng = Random(seed)
-    config = TableConfig(bucket_size=3, replacements=2, max_incoming=1, per_bucket_subnet=2, per_table_subnet=6)
-    routing: RoutingTable[FakeRecord] = RoutingTable(LOCAL, rng, config)
-    for step in range(1500):
-        node = record(254 + rng.randrange(3), rng.randrange(12), public(rng.randrange(9)), seq=rng.randrange(1, 4))
-        match rng.randrange(8):
-            case 0 | 1:
-                routing.heard(node, where(node), step, incoming=rng.random() < 0.5)
-            case 2:
-                routing.heard(node, where(node), step, OTHER)
-            case 3:
-                routing.alive(node.node_id, step)
-            case 4 | 5 | 6:
-                routing.failed(node.node_id, step)
-            case _ if rng.random() < 0.3:
-                routing.remove(node.node_id)
+    for step, routing in random_life(seed):
         chosen = routing.to_check(20.0 * step)
         assert len({each.node_id for each in chosen}) == len(chosen)
         assert suspects_are_those_that_failed(routing)

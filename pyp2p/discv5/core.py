@@ -272,7 +272,6 @@ class Node:
     def _begin(self, node: Enr, endpoint: Endpoint | None, message: Message, done: Done, now: float) -> Call | None:
         """Send a request; `done` gets the result or the error, at once when nothing can be sent.
 
-
         What is no message is the mistake of whoever asks: raises as `encode_message`.
         """
         plaintext = encode_message(message)
@@ -300,8 +299,12 @@ class Node:
         return node is not None and not node.incoming and node.endpoint == where[1]
 
     def _on_failure(self, call: Call, now: float) -> None:
-        if self.table.failed(call.where[0], now):
-            self._out.append(NodeEvent(NodeNews.GONE, call.node, call.where[1]))
+        node_id, endpoint = call.where
+        known = self.table.get(node_id)
+        if known is None or known.endpoint != endpoint:
+            return  # it was asked elsewhere, where it may well not be
+        if self.table.failed(node_id, now):
+            self._out.append(NodeEvent(NodeNews.GONE, call.node, endpoint))
 
     # --- datagrams
 

@@ -123,7 +123,7 @@ def simulated(
         functools.update_wrapper(test, scene)
         del test.__wrapped__  # type: ignore[attr-defined]  # test runners look through it and would see a coroutine
         signature = inspect.signature(scene)
-        test.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        test.__signature__ = signature.replace(  # type: ignore[attr-defined]  # where test runners look for fixtures
             parameters=list(signature.parameters.values())[1:], return_annotation=None
         )
         return test

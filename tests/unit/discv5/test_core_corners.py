@@ -8,6 +8,7 @@ import pytest
 
 from pyp2p.discv5.messages import FindNode, Nodes, Ping, Pong
 from pyp2p.discv5.node import Endpoint, log_distance
+from pyp2p.discv5.types import NodeNews
 from pyp2p.errors import NoAnswer
 from tests.unit.discv5.script import Stranger, calls_of, nothing_under_way, two
 from tests.unit.discv5.test_core_messages import at_distance, friend
@@ -150,3 +151,14 @@ def test_whatever_is_cancelled_when_nothing_is_left_behind(seed: int) -> None:
     assert {call.node.node_id for call in calls_of(alice)._calls.values() if call.chosen} == set()
     script.pass_time(30)
     assert nothing_under_way(alice) and nothing_under_way(bob)
+
+
+def test_who_was_asked_at_another_endpoint_in_vain_keeps_its_place() -> None:
+    script, alice, bob = two()
+    script.meet(alice, bob)
+    for _ in range(5):
+        request = alice.node.ping(bob.record, script.now, Endpoint("50.0.99.1", 9))
+        script.pass_time(5)
+        assert isinstance(alice.results[request], NoAnswer)
+    assert alice.node.table.closest(bob.id, 16) == [bob.record]
+    assert (NodeNews.GONE, bob.id) not in alice.news

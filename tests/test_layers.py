@@ -38,6 +38,7 @@ MAY_USE_SURFACE = ("cli", "testing", "__main__")
 AWAITING = {
     "io/guard.py",
     "io/handshake.py",
+    "io/hub.py",
     "io/messages.py",
     "io/stream.py",
     "io/udp.py",

@@ -25,6 +25,7 @@ _ATTNETS, _SYNCNETS = 64, 4  # subnets that there are; eth2 p2p-interface
 _PAUSE = 5.0  # seconds after a random lookup that found nobody new
 
 Wanted = Callable[[Enr], bool]
+Known = Enr | Multiaddr | str  # how a peer is named: a record, or an address that ends with /p2p
 
 
 class Source(StrEnum):
@@ -70,7 +71,7 @@ def subnet_nodes(
     return _search(discovery, on_one, Source.SUBNET)
 
 
-async def static_nodes(peers: Iterable[Enr | Multiaddr | str]) -> AsyncIterator[Candidate]:
+async def static_nodes(peers: Iterable[Known]) -> AsyncIterator[Candidate]:
     """Those of a list: records, or addresses that end with `/p2p`. Then it ends.
 
     Raises before the first one, and names the one that is wrong: `InvalidEnr` or `InvalidMultiaddr` for a text that is
@@ -83,13 +84,19 @@ async def static_nodes(peers: Iterable[Enr | Multiaddr | str]) -> AsyncIterator[
         await trio.lowlevel.checkpoint()
 
 
-def _static(given: Enr | Multiaddr | str) -> Candidate:
+def _static(given: Known) -> Candidate:
+    candidate = named_peer(given)
+    if not candidate.addrs:
+        raise ValueError(f"the record of {candidate.peer} names no address to dial")
+    return candidate
+
+
+def named_peer(given: Known) -> Candidate:
+    """The peer that a user names, perhaps without an address to dial. Raises `InvalidEnr` and `InvalidMultiaddr`."""
     if isinstance(given, str):
         given = _read(given)
     if isinstance(given, Enr):
-        if not (addrs := given.multiaddrs()):
-            raise ValueError(f"the record of {given.peer_id} names no address to dial")
-        return Candidate(given.peer_id, addrs, Source.STATIC, given)
+        return Candidate(given.peer_id, given.multiaddrs(), Source.STATIC, given)
     address, peer = split_peer(given)
     if peer is None:
         raise InvalidMultiaddr(f"{printable(text(given))} does not say which peer is there: /p2p/ID at its end")

@@ -6,6 +6,7 @@ bytes can become at most. Needs cramjam, which the extra `eth2` installs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from pyp2p.errors import LocalProtocolError
@@ -20,25 +21,28 @@ _GROWTH = (64, 3)  # the longest copy: 64 bytes for 3
 
 
 class Snappy:
-    """Payloads are compressed; `max_size` bounds them, compressed data is bounded by what that can take."""
+    """Payloads are compressed. `max_size` bounds them, for all topics or as a function of the topic; compressed data is
+    bounded by what that can take.
+    """
 
-    def __init__(self, max_size: int = MAX_PAYLOAD) -> None:
-        self._max_size = max_size
-        self._max_data = 32 + max_size + max_size // 6
+    def __init__(self, max_size: int | Callable[[str], int] = MAX_PAYLOAD) -> None:
+        self._max_size = max_size if callable(max_size) else lambda topic: max_size
 
     def outbound(self, topic: str, payload: bytes) -> bytes:
         """As `DataTransform.outbound`."""
-        if len(payload) > self._max_size:
-            raise LocalProtocolError(f"a payload of {len(payload)} bytes is over the limit of {self._max_size}")
+        limit = self._max_size(topic)
+        if len(payload) > limit:
+            raise LocalProtocolError(f"a payload of {len(payload)} bytes is over the limit of {limit}")
         return bytes(cramjam.snappy.compress_raw(payload))
 
     def inbound(self, topic: str, data: bytes) -> bytes | None:
         """As `DataTransform.inbound`; a header longer than need be is taken."""
-        if len(data) > self._max_data:
+        limit = self._max_size(topic)
+        if len(data) > 32 + limit + limit // 6:
             return None
         try:
             size = cramjam.snappy.decompress_raw_len(data)
-            if size > self._max_size or size * _GROWTH[1] > len(data) * _GROWTH[0]:
+            if size > limit or size * _GROWTH[1] > len(data) * _GROWTH[0]:
                 return None
             return bytes(cramjam.snappy.decompress_raw(data))
         except cramjam.DecompressionError:

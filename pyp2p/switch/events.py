@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import trio
 from multiaddr import Multiaddr
 
 from pyp2p.identify.wire import IdentifyInfo
+from pyp2p.io.hub import Hub
 from pyp2p.switch.connection import Connection
 from pyp2p.switch.facts import CloseReason
 
@@ -67,36 +66,17 @@ class Refused:
 SwitchEvent = Connected | Identified | Disconnected | ListenAddrAdded | ListenAddrRemoved | Refused
 
 
-class EventHub:
-    """Fans events out to any number of subscribers, each with a bounded channel of `capacity` events."""
+class EventHub(Hub[SwitchEvent]):
+    """The switch's events; refusals are gathered while subscribers are slow."""
 
     def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._channels: list[trio.MemorySendChannel[SwitchEvent]] = []
-        self._closed = False
+        super().__init__(capacity)
         self._refusals: dict[str, Refused] = {}
         self._refused = trio.Event()
 
-    async def tell(self, event: SwitchEvent) -> None:
-        """Give `event` to every subscriber before anything else happens to the teller: shielded from cancellation.
-
-        Does not even yield when there is no subscriber.
-        """
-        if self._channels:
-            with trio.CancelScope(shield=True):
-                await self.emit(event)
-
-    async def emit(self, event: SwitchEvent) -> None:
-        """Give `event` to every subscriber, waiting for those that are full; one that has gone is skipped."""
-        for channel in list(self._channels):
-            try:
-                await channel.send(event)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                self._remove(channel)
-
     def refused(self, code: str, detail: str, count: int) -> None:
         """Note `count` refusals; `run` tells them. Never waits."""
-        if self._channels:
+        if self.watched:
             before = self._refusals[code].count if code in self._refusals else 0
             self._refusals[code] = Refused(code, detail, before + count)
             self._refused.set()
@@ -108,27 +88,3 @@ class EventHub:
             self._refused = trio.Event()
             while self._refusals:
                 await self.emit(self._refusals.pop(next(iter(self._refusals))))
-
-    @asynccontextmanager
-    async def watch(self) -> AsyncIterator[AsyncIterator[SwitchEvent]]:
-        """Subscribe; the iterator ends when the switch has stopped."""
-        send, receive = trio.open_memory_channel[SwitchEvent](self._capacity)
-        self._channels.append(send)
-        if self._closed:
-            self._remove(send)
-        try:
-            async with receive:
-                yield receive
-        finally:
-            self._remove(send)
-
-    def close(self) -> None:
-        """End all subscriptions after what they still hold; emitters that wait are released. New ones end at once."""
-        self._closed = True
-        for channel in list(self._channels):
-            self._remove(channel)
-
-    def _remove(self, channel: trio.MemorySendChannel[SwitchEvent]) -> None:
-        channel.close()
-        if channel in self._channels:
-            self._channels.remove(channel)

@@ -145,3 +145,12 @@ def test_without_cramjam_only_snappy_is_missing() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert "pyp2p[eth2]" in done.stdout
+
+
+def test_each_topic_may_have_a_bound_of_its_own() -> None:
+    limited = Snappy({"small": 10}.__getitem__)
+    data = Snappy().outbound("small", bytes(11))
+    assert limited.inbound("small", data) is None
+    assert limited.inbound("small", Snappy().outbound("small", bytes(10))) == bytes(10)
+    with pytest.raises(LocalProtocolError, match="over the limit of 10"):
+        limited.outbound("small", bytes(11))

@@ -75,6 +75,7 @@ AWAITING = {
 AWAITING_ROOMS = ("cli", "testing")
 # Files that await nothing and yet touch the world, with the reason.
 WORLDLY = {
+    "beacon/chainfile.py": "reads files",
     "discv5/state.py": "is a file",
     "platform.py": "is the world: the default clock, choices and entropy",
     "transports/interfaces.py": "asks the system for its interface addresses",

@@ -75,6 +75,11 @@ class SszType(ABC, Generic[T]):
             raise WireError(f"{where or self}: {len(raw)} bytes instead of {bounds}")
         return self._decode(raw, where or str(self))
 
+    @property
+    @abstractmethod
+    def zero(self) -> T:
+        """The value that the specs take where none is given: zeros, and nothing in lists."""
+
     @abstractmethod
     def check(self, value: T, where: str) -> None:
         """Raises `LocalProtocolError`, which begins with `where`, for what is no value of this type."""
@@ -105,6 +110,10 @@ class Uint(SszType[int]):
     def __str__(self) -> str:
         return f"uint{8 * self.most}"
 
+    @property
+    def zero(self) -> int:
+        return 0
+
     def check(self, value: int, where: str) -> None:
         if not isinstance(value, int) or not 0 <= value < 1 << 8 * self.most:
             raise _refuse(where, value, f"a number of {8 * self.most} bits")
@@ -127,6 +136,10 @@ class ByteVector(SszType[bytes]):
 
     def __str__(self) -> str:
         return f"Bytes{self.most}"
+
+    @property
+    def zero(self) -> bytes:
+        return bytes(self.most)
 
     def check(self, value: bytes, where: str) -> None:
         if not isinstance(value, bytes) or len(value) != self.most:
@@ -152,6 +165,10 @@ class ByteList(SszType[bytes]):
     def __str__(self) -> str:
         return f"List[byte, {self.most}]"
 
+    @property
+    def zero(self) -> bytes:
+        return b""
+
     def check(self, value: bytes, where: str) -> None:
         if not isinstance(value, bytes) or len(value) > self.most:
             raise _refuse(where, value, f"at most {self.most} bytes")
@@ -175,6 +192,10 @@ class Bitvector(SszType[frozenset[int]]):
 
     def __str__(self) -> str:
         return f"Bitvector[{self.bits}]"
+
+    @property
+    def zero(self) -> frozenset[int]:
+        return frozenset()
 
     def check(self, value: frozenset[int], where: str) -> None:
         if not isinstance(value, frozenset) or not all(bit in range(self.bits) for bit in value):
@@ -204,6 +225,10 @@ class SszList(SszType[tuple[T, ...]]):
 
     def __str__(self) -> str:
         return f"List[{self.element}, {self.limit}]"
+
+    @property
+    def zero(self) -> tuple[T, ...]:
+        return ()
 
     def check(self, value: tuple[T, ...], where: str) -> None:
         if not isinstance(value, tuple) or len(value) > self.limit:
@@ -257,6 +282,10 @@ class ContainerType(SszType[C]):
 
     def __str__(self) -> str:
         return self.made.__name__
+
+    @property
+    def zero(self) -> C:
+        return self.made(*(kind.zero for _, kind in self.layout))
 
     def check(self, value: C, where: str) -> None:
         if not isinstance(value, self.made):

@@ -302,6 +302,51 @@ class DialFailed(P2PError):
         return best
 
 
+class RequestFailed(P2PError):
+    """A request to `peer` over `protocol` without a whole answer; the type says whose doing that was."""
+
+    def __init__(self, peer: object, protocol: str, reason: str) -> None:
+        super().__init__(f"{printable(protocol)} of {peer}: {reason}")
+        self.peer = peer
+        self.protocol = protocol
+        self.reason = reason
+
+
+class NetworkFailure(RequestFailed):
+    """No connection, no answer in time, a stream that was reset: nobody broke a rule."""
+
+
+class NotSpoken(NetworkFailure):
+    """The peer does not speak the protocol that was asked for."""
+
+
+class ProtocolViolation(RequestFailed, RemoteError):
+    """The peer sent what the declaration of the protocol does not allow; of the failures of requests the only one that
+    may cost a peer its score."""
+
+
+class PeerDeclined(RequestFailed):
+    """A legal error chunk: the result `code` that the peer gave, and its `text`, escaped."""
+
+    def __init__(self, peer: object, protocol: str, code: int, text: str) -> None:
+        super().__init__(peer, protocol, f"declined with code {code}" + (f": {text}" if text else ""))
+        self.code = code
+        self.text = text
+
+
+class RequestNotSendable(RequestFailed):
+    """A request that is out of its bounds, or too many wait already: nothing was sent."""
+
+
+class Decline(P2PError):
+    """Raised by a handler of requests: the asker is answered with an error chunk of result `code` and `text`."""
+
+    def __init__(self, code: int, text: str = "") -> None:
+        super().__init__(f"declined with code {code}" + (f": {printable(text)}" if text else ""))
+        self.code = code
+        self.text = text
+
+
 class LocalProtocolError(ValueError):
     """Misuse of a protocol object: a bug in pyp2p or in the caller, never caught by pyp2p."""
 

@@ -59,6 +59,7 @@ AWAITING = {
     "pubsub/service.py",
     "pubsub/subscription.py",
     "pubsub/validation.py",
+    "reqresp/service.py",
     "switch/accept.py",
     "switch/connecting.py",
     "switch/connection.py",

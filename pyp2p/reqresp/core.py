@@ -161,7 +161,8 @@ class ResponseReader(Generic[Rq, Rs]):
         """
         buffer = self._buffer
         if self.full and not buffer.inside:
-            self._check_over()
+            if buffer.data:
+                raise WireError(f"more than the {self._most} chunks that were asked for")
             return None
         if not buffer.inside and not self._head():
             return None
@@ -180,16 +181,6 @@ class ResponseReader(Generic[Rq, Rs]):
         if self.count < self._method.least:
             raise WireError(f"the stream ended after {self.count} chunks, at least {self._method.least} are due")
 
-    def _check_over(self) -> None:
-        if not self._buffer.data:
-            return
-        if self._method.results and (code := self._buffer.data[0]) != SUCCESS:
-            # An error after all that was asked for changes nothing, and is legal all the same.
-            self._check_result(code)
-            self._buffer.data.clear()
-            return
-        raise WireError(f"more than the {self._most} chunks that were asked for")
-
     def _head(self) -> bool:
         """Judge what stands before a payload; False while it is not all there."""
         buffer, method, start = self._buffer, self._method, 0
@@ -198,7 +189,8 @@ class ResponseReader(Generic[Rq, Rs]):
                 return False
             start = 1
             if (code := buffer.data[0]) != SUCCESS:
-                self._check_result(code)
+                if RESOURCE_UNAVAILABLE < code < FIRST_OWN:
+                    raise WireError(f"result {code} is reserved")
                 if not buffer.begin(method.framing, _ERROR_BOUNDS, start, f"the error text of result {code}"):
                     return False
                 self._error = code
@@ -217,10 +209,6 @@ class ResponseReader(Generic[Rq, Rs]):
             kind, start = known, end
         self._kind = kind
         return buffer.begin(method.framing, kind.bounds, start, kind.name)
-
-    def _check_result(self, code: int) -> None:
-        if RESOURCE_UNAVAILABLE < code < FIRST_OWN:
-            raise WireError(f"result {code} is reserved")
 
     def _value(self, payload: bytes) -> Rs:
         kind = self._kind

@@ -233,8 +233,11 @@ def test_an_error_chunk_ends_the_answer_whatever_stands_behind_it(code):
     assert list(answered(LIST, b"\x03", data))[1:] == [ErrorChunk(code, "no")]
 
 
-def test_an_error_after_all_chunks_changes_nothing():
-    assert len(list(answered(LIST, b"\x02", chunks(2) + item(b"late", 2)))) == 2
+@pytest.mark.hostile
+@pytest.mark.parametrize("rest", [item(b"late", 2), b"\xfe\x00\x00\x00", b"\x04", b"\x00"])
+def test_hostile_081_bytes_after_the_last_chunk_are_refused_whatever_they_are(rest):
+    with pytest.raises(WireError):
+        list(answered(LIST, b"\x02", chunks(2) + rest))
 
 
 @pytest.mark.hostile

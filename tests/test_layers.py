@@ -51,6 +51,7 @@ AWAITING = {
     "protocols/echo.py",
     "protocols/perf.py",
     "protocols/ping.py",
+    "dialer/service.py",
     "discv5/candidates.py",
     "discv5/service.py",
     "pubsub/dialing.py",

@@ -30,7 +30,8 @@ class DialerConfig:
 
     backoff: float = 20.0  # that a peer is left alone after its first failure or the loss of its slot, at least
     factor: float = 2.0  # each further failure in a row
-    longest: float = 600.0
+    longest: float = 300.0
+    settled: float = 60.0  # a slot held for so long makes up for the failures before it
     jitter: float = 0.2  # at most so much longer: peers that failed together are not dialled together again
     attempts: int = 16  # at once, of all networks together: sockets, and the memory of handshakes
     rate: float = 10.0  # dials begun per second, of all networks together
@@ -202,12 +203,12 @@ class Backoffs:
     def failed(self, peer: PeerId, now: float, *, held: float = 0.0) -> tuple[int, float]:
         """Note a failure: how many in a row it makes, and until when the peer is left alone.
 
-        A slot `held` for longer than the last wait, or a peer left alone for as long again, begins anew: who comes and
-        goes at once waits longer each time. What was longer is not shortened.
+        One that `held` its slot for `config.settled`, or that was left alone for as long again, begins anew: who comes
+        and goes at once waits longer each time. What was longer is not shortened.
         """
         config = self._config
         wait = self._waits.pop(peer, None) or _Wait()
-        if held > wait.seconds or now > wait.until + wait.seconds:
+        if held >= config.settled or now > wait.until + wait.seconds:
             wait.failures = 0
         wait.step = min(config.longest, wait.step * config.factor) if wait.failures else config.backoff
         wait.seconds = wait.step * (1 + config.jitter * self._rng.random())

@@ -181,8 +181,8 @@ def test_who_comes_and_goes_at_once_waits_longer_each_time_and_who_stayed_does_n
         now += 1 + wait
     assert dialled(core, now) == [peer(1)]
     core.connected(A, peer(1), now, outbound=True)
-    core.disconnected(A, peer(1), now + 81)
-    assert dialled(core, now + 81 + 20) == [peer(1)]
+    core.disconnected(A, peer(1), now + 60)
+    assert dialled(core, now + 60 + 20) == [peer(1)]
 
 
 def test_a_failure_that_comes_late_is_no_failure_of_one_who_dialled_us_meanwhile() -> None:

@@ -34,7 +34,10 @@ class Dial:
 
 @dataclass(frozen=True, slots=True)
 class Discover:
-    """So many candidates are missing: find some, tell each to `candidate`, then `discovered` how many were news."""
+    """So many candidates are missing: find some, tell each to `candidate`, then `discovered` how many were news.
+
+    None missing: the network has whom it wants, the round that is under way is over, and is not told `discovered`.
+    """
 
     network: str
     missing: int
@@ -81,6 +84,11 @@ class _Network:
         under_way = len(self.attempts)
         outbound = sum(slot.outbound for slot in self.slots.values())
         return max(self.target - len(self.slots) - under_way, self.floor - outbound - under_way, 0)
+
+    def full(self) -> bool:
+        """True when it has whom it wants, not counting who is being dialled: they may fail."""
+        outbound = sum(slot.outbound for slot in self.slots.values())
+        return len(self.slots) >= self.target and outbound >= self.floor
 
     def free_at(self, peer: PeerId) -> float:
         """When the peer may be dialled; infinity while it has a slot or is being dialled."""
@@ -304,6 +312,10 @@ class Dialer:
 
     def _chosen(self, net: str, network: _Network, now: float, effects: list[Effect]) -> list[tuple[str, PeerId]]:
         """Whom to dial for a network, the first last; asks for discovery when they are too few."""
+        if network.searching and network.full():
+            network.searching = False
+            network.search_at = now + self._config.pause
+            effects.append(Discover(net, 0))
         first = [peer for peer in network.candidates.kept if self._is_free(network, peer, now)]
         room = network.room() - len(first)
         if room <= 0:

@@ -98,6 +98,7 @@ class Network:
         self.nursery = nursery  # of its attempts, and of its search
         self.asked = trio.Event()  # for candidates
         self.missing = self.found = 0  # in this round of discovery
+        self.round = trio.CancelScope()
         self._service = service
 
     def want(self, n: int, *, outbound: int = 0) -> None:
@@ -209,7 +210,7 @@ class DialerService:
         self._networks: dict[str, Network] = {}
         self._changed = trio.Event()
         self._opened: dict[PeerId, None] = {}  # whose connection we made: closed when no network uses it
-        self._news: deque[DialerEvent] = deque()  # each task adds one and waits: so many more than `config.news`
+        self._news: deque[DialerEvent] = deque()  # who adds waits then; at most one for each slot comes without
         self._to_tell = trio.Event()
         self._told = trio.Event()
         self._watchers: list[trio.MemorySendChannel[DialerEvent]] = []
@@ -310,7 +311,7 @@ class DialerService:
     def _disconnected(self, event: Disconnected) -> None:
         peer = event.connection.peer
         if any(connection.is_open for connection in self.switch.connections(peer)):
-            return
+            return  # slots are the peer's, not the connection's: of two to one peer the switch closes one
         self._opened.pop(peer, None)
         for name in self._networks:
             if self.core.disconnected(name, peer, trio.current_time()):
@@ -338,7 +339,10 @@ class DialerService:
     def _ask(self, effect: Discover) -> None:
         network = self._networks[effect.network]
         network.missing = effect.missing
-        network.asked.set()
+        if effect.missing:
+            network.asked.set()
+        else:
+            network.round.cancel()
 
     # --- reaching one peer
 
@@ -412,7 +416,11 @@ class DialerService:
         """Read sources of candidates for as long as some are missing, one after the other."""
         while True:
             await self._asked(network)
-            error = await run_guarded(self._drain, network, discover)
+            network.found = 0
+            with trio.CancelScope() as network.round:
+                error = await run_guarded(self._drain, network, discover)
+            if network.round.cancelled_caught:
+                continue
             if not self.serves(network):
                 return
             self._round_over(network)

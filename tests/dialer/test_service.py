@@ -369,6 +369,34 @@ async def test_a_source_is_read_only_while_candidates_are_missing_and_ended_with
 
 
 @simulated()
+async def test_a_source_is_left_when_all_who_are_wanted_came_by_themselves(sim: Sim) -> None:
+    opened, ended = [], []
+
+    async def silent() -> AsyncIterator[Candidate]:
+        opened.append(trio.current_time())
+        try:
+            await trio.sleep_forever()
+            yield found(sim, "l0", leaf)
+        finally:
+            ended.append(trio.current_time())
+
+    async with (
+        leaves(sim, 1) as (leaf,),
+        node(sim, "hub") as hub,
+        dialing(hub) as (dialer, heard),
+        dialer.network("red", discover=silent) as red,
+    ):
+        red.want(1)
+        await until(lambda: opened)
+        await leaf.connect(hub.peer, hub.addresses)
+        await until(lambda: ended)
+        assert red.gauges()["slots"] == 1
+        await leaf.disconnect(hub.peer)
+        await until(lambda: len(opened) == 2)
+        assert not heard.of(SearchFailed)
+
+
+@simulated()
 async def test_a_source_that_raises_is_told_of_and_opened_anew(sim: Sim) -> None:
     opened = []
 
@@ -483,6 +511,26 @@ async def test_a_watcher_that_does_not_read_slows_the_dialer_and_loses_nothing(s
                 if len(told) == 200:
                     break
         # Nobody reads any more, and leaving does not wait for it.
+
+
+@simulated()
+async def test_a_watcher_that_closed_its_end_is_forgotten(sim: Sim) -> None:
+    async with node(sim, "hub") as hub, dialing(hub) as (dialer, heard), dialer.watch() as events:
+        await events.aclose()  # type: ignore[attr-defined]
+        async with dialer.network("red") as red:
+            red.candidate(stranger(1))
+            red.want(1)
+            await until(lambda: heard.of(Failed))
+
+
+@simulated()
+async def test_what_is_kept_no_longer_is_given_up(sim: Sim) -> None:
+    async with node(sim, "hub") as hub, dialing(hub) as (dialer, heard), dialer.network("red") as red:
+        red.keep(stranger(1))
+        await until(lambda: heard.of(Failed))
+        red.unkeep(stranger(1))
+        await trio.sleep(1000)
+        assert len(heard.of(Failed)) == 1
 
 
 @simulated()

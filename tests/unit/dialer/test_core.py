@@ -473,6 +473,20 @@ def test_rounds_that_find_nobody_are_begun_at_longer_and_longer_intervals() -> N
     assert pauses == [5, 10, 20, 40, 80, 120, 120, 5, 10]
 
 
+def test_a_round_ends_when_the_network_has_whom_it_wants() -> None:
+    core = dialer()
+    core.want(A, 2)
+    assert core.poll(0) == [Discover(A, 2)]
+    core.connected(A, peer(1), 1, outbound=False)
+    assert core.poll(1) == []
+    core.connected(A, peer(2), 1, outbound=False)
+    assert core.poll(1) == [Discover(A, 0)]
+    core.want(A, 3)
+    assert core.poll(2) == []
+    assert core.next_wake() == 6
+    assert core.poll(6) == [Discover(A, 1)]
+
+
 def test_enough_is_enough() -> None:
     core = dialer()
     tell(core, 1, 2)

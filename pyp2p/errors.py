@@ -126,6 +126,18 @@ class InvalidKey(RemoteError):
     """A key protobuf or key material that is malformed, unsupported or out of bounds."""
 
 
+class KeyFileError(P2PError):
+    """A key file that cannot be read, written or understood; the text names it and why."""
+
+
+class NoKeyInFile(KeyFileError):
+    """A key file that was read and holds no private key."""
+
+
+class KeyFileExists(KeyFileError):
+    """A key file that is there already and was not to be replaced: whoever loses a key loses the peer id."""
+
+
 class InvalidPeerId(RemoteError, ValueError):
     """A text or byte string that is no peer id."""
 
@@ -206,6 +218,17 @@ class Stopping(Refused):
     """The switch is stopping and starts nothing new."""
 
     code = "stopping"
+
+
+class DataInUse(Refused):
+    """Another process runs with this data folder; `pid` is that process, None when it did not say."""
+
+    code = "data_in_use"
+
+    def __init__(self, folder: str, pid: int | None) -> None:
+        whom = "another process" if pid is None else f"process {pid}"
+        super().__init__(f"the data folder {printable(folder, 200)} is in use by {whom}")
+        self.pid = pid
 
 
 class NoCommonProtocol(P2PError):

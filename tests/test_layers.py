@@ -79,6 +79,9 @@ AWAITING_ROOMS = ("cli", "testing")
 WORLDLY = {
     "beacon/chainfile.py": "reads files",
     "discv5/state.py": "is a file",
+    "beacon/local.py": "is a folder",
+    "io/files.py": "is a few files",
+    "peer/keyfile.py": "is a file",
     "platform.py": "is the world: the default clock, choices and entropy",
     "transports/interfaces.py": "asks the system for its interface addresses",
 }

@@ -11,13 +11,13 @@ from pyp2p.cli.explain import (
     explain_address_bytes,
     explain_peer,
     explain_peer_text,
-    hex_of,
     peer_of,
 )
 from pyp2p.cli.failure import OK, USAGE, UsageError
 from pyp2p.cli.output import Output
 from pyp2p.cli.target import parse_target
 from pyp2p.errors import printable
+from pyp2p.peer.multibase import hex_of
 
 _MAX_TEXT = 4096
 _BEFORE_CARET = 60  # characters of a long text that are shown on both sides of the place of a problem

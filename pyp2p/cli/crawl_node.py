@@ -13,10 +13,10 @@ from enum import StrEnum
 from typing import Any, Final
 
 from pyp2p.cli import records
-from pyp2p.cli.explain import hex_of
 from pyp2p.cli.failure import clean
 from pyp2p.discv5.enr import Enr, bits
 from pyp2p.errors import InvalidEnr, printable
+from pyp2p.peer.multibase import hex_of
 
 _OTHER_LINES: Final = ("crawl", "skipped", "error")  # what a crawl says besides, with --json
 _MOST: Final = 1e15  # of a number in a line: far above all that a crawl writes

@@ -19,7 +19,6 @@ import trio
 
 from pyp2p.cli import records, render
 from pyp2p.cli.enr import secp256k1_only
-from pyp2p.cli.explain import hex_of
 from pyp2p.cli.failure import OK, STAGE_CODES, TIMEOUT, CommandFailed, UsageError, clean
 from pyp2p.cli.key import load_or_create
 from pyp2p.cli.output import Output
@@ -34,6 +33,7 @@ from pyp2p.discv5.types import Form, PacketTrace
 from pyp2p.errors import DiscoveryError, LocalProtocolError, NoAnswer, NoEndpoint, printable
 from pyp2p.io.udp import bind_udp
 from pyp2p.peer.keys import Identity, KeyType
+from pyp2p.peer.multibase import hex_of
 from pyp2p.trace import Stage
 
 CONNECT_FAILED = STAGE_CODES[Stage.CONNECT]

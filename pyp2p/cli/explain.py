@@ -301,14 +301,6 @@ def peer_of(given: str) -> PeerId | None:
         return None
 
 
-def hex_of(given: str) -> bytes | None:
-    """The bytes that `given` writes in hex (with or without 0x), if it does."""
-    digits = given.removeprefix("0x")
-    if not digits or len(digits) % 2 or not digits.isascii() or digits.strip("0123456789abcdefABCDEF"):
-        return None
-    return bytes.fromhex(digits)
-
-
 def explain_peer_text(given: str) -> Explained:
     """A text that was meant to be a peer id and is none."""
     for at, character in enumerate(given):

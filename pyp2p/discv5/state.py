@@ -7,17 +7,14 @@ newer than what was lost.
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
-import os
-import stat
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pyp2p.discv5.enr import SEQ_BITS, Enr
 from pyp2p.errors import InvalidEnr, printable
+from pyp2p.io import files
 
 logger = logging.getLogger("pyp2p.discv5")
 
@@ -40,41 +37,12 @@ def load(path: Path) -> State:
     Raises `OSError` for what cannot be read, or is no regular file, which is not opened at all. Blocks for as long as
     4,096 signatures take.
     """
-    path = _resolved(path)
     try:
-        with open(path, "rb") as file:
-            raw = file.read(_MAX_BYTES + 1)
-    except FileNotFoundError:
-        return State()
-    try:
-        if len(raw) > _MAX_BYTES:
-            raise ValueError(f"more than {_MAX_BYTES} bytes")
-        return _parse(raw.decode("utf-8"))
+        text = files.read_text(path, _MAX_BYTES)
+        return State() if text is None else _parse(text)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        _set_aside(path, error)
+        files.set_aside(path, error, logger)
         return State()
-
-
-def _resolved(path: Path) -> Path:
-    """The file that `path` leads to, there or not. Raises `OSError` for a device, a FIFO, a directory and the like."""
-    with suppress(FileNotFoundError):
-        mode = path.stat().st_mode
-        if stat.S_ISDIR(mode):
-            raise IsADirectoryError(errno.EISDIR, "a directory, not a regular file", str(path))
-        if not stat.S_ISREG(mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
-    return Path(os.path.realpath(path))
-
-
-def _set_aside(path: Path, error: Exception) -> None:
-    aside = path.with_name(path.name + ".corrupt")
-    why = printable(repr(error), 300)
-    try:
-        os.replace(path, aside)
-    except OSError as refused:
-        logger.warning("state is corrupt and stays file=%s error=%s refused=%s", path, why, refused)
-    else:
-        logger.warning("state set aside file=%s error=%s", aside, why)
 
 
 def _parse(text: str) -> State:
@@ -95,27 +63,6 @@ def _parse(text: str) -> State:
 
 def save(path: Path, state: State) -> None:
     """Replace the file as a whole; it is there for good when this returns. Raises `OSError`."""
-    path = _resolved(path)
     record = None if state.record is None else state.record.text
     said = {"version": _VERSION, "record": record, "nodes": [node.text for node in state.nodes[:_MAX_NODES]]}
-    fresh = path.with_name(f"{path.name}.new.{os.getpid()}")
-    try:
-        with open(fresh, "w", encoding="utf-8") as file:
-            json.dump(said, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(fresh, path)
-    except BaseException:
-        with suppress(OSError):
-            fresh.unlink()
-        raise
-    with suppress(OSError):  # some file systems have no such thing, and the file is whole all the same
-        _sync_directory(path.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    directory = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    files.replace(path, json.dumps(said, indent=1))

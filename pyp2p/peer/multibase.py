@@ -72,3 +72,11 @@ def _base36(digits: str) -> bytes:
     value = int(digits, 36)
     zeros = len(digits) - len(digits.lstrip("0"))
     return bytes(zeros) + value.to_bytes((value.bit_length() + 7) // 8, "big")
+
+
+def hex_of(given: str) -> bytes | None:
+    """The bytes that `given` writes in hex (with or without 0x), if it does."""
+    digits = given.removeprefix("0x")
+    if not digits or len(digits) % 2 or not digits.isascii() or digits.strip("0123456789abcdefABCDEF"):
+        return None
+    return bytes.fromhex(digits)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pyp2p.cli.key import MAX_FILE
 from pyp2p.cli.main import main
+from pyp2p.peer.keyfile import MAX_FILE
 from pyp2p.peer.keys import Identity
 
 ID = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA"

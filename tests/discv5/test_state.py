@@ -224,7 +224,7 @@ def test_a_save_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: py
 
     for name in ("replace", "fsync"):
         with monkeypatch.context() as patch:
-            patch.setattr(state_module.os, name, refused)
+            patch.setattr(os, name, refused)
             with pytest.raises(OSError, match="No space left"):
                 save(path, State(record, [record] * 50))
     assert os.listdir(tmp_path) == ["nodes.json"] and load(path) == State(record, [])
@@ -239,7 +239,7 @@ def test_the_directory_is_synced_once_the_file_is_in_place(tmp_path: Path, monke
         synced.append((stat.S_ISDIR(os.fstat(descriptor).st_mode), path.exists()))
         fsync(descriptor)
 
-    monkeypatch.setattr(state_module.os, "fsync", told)
+    monkeypatch.setattr(os, "fsync", told)
     save(path, State(Enr.sign(identity("a"), 1, {}), []))
     assert synced == [(False, False), (True, True)]
 

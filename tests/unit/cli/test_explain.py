@@ -12,10 +12,10 @@ from pyp2p.cli.explain import (
     explain_key,
     explain_peer,
     explain_peer_text,
-    hex_of,
 )
 from pyp2p.peer.id import PeerId
 from pyp2p.peer.keys import Identity, KeyType
+from pyp2p.peer.multibase import hex_of
 from tests.vectors import load
 
 ID = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA"

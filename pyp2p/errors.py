@@ -325,6 +325,15 @@ class DialFailed(P2PError):
         return best
 
 
+class JoinFailed(P2PError):
+    """No bootstrap node was reached within `seconds`; `bootstraps` tells of each how far it came, as its text does."""
+
+    def __init__(self, bootstraps: Sequence[object], seconds: float) -> None:
+        self.bootstraps = tuple(bootstraps)
+        lines = "".join(f"\n  {each}" for each in self.bootstraps)
+        super().__init__(f"none of {len(self.bootstraps)} bootstrap nodes was reached within {seconds:g} s{lines}")
+
+
 class RequestFailed(P2PError):
     """A request to `peer` over `protocol` without a whole answer; the type says whose doing that was."""
 

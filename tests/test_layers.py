@@ -36,6 +36,15 @@ MAY_USE_SURFACE = ("cli", "testing", "__main__")
 
 # Files that await. Everything else is synchronous.
 AWAITING = {
+    "beacon/book.py",
+    "beacon/clock.py",
+    "beacon/exchange.py",
+    "beacon/follow.py",
+    "beacon/gossip.py",
+    "beacon/handshakes.py",
+    "beacon/joining.py",
+    "beacon/network.py",
+    "beacon/peering.py",
     "io/guard.py",
     "io/handshake.py",
     "io/hub.py",
@@ -77,6 +86,7 @@ AWAITING = {
 AWAITING_ROOMS = ("cli", "testing")
 # Files that await nothing and yet touch the world, with the reason.
 WORLDLY = {
+    "beacon/folder.py": "is a folder of files",
     "beacon/chainfile.py": "reads files",
     "discv5/state.py": "is a file",
     "beacon/local.py": "is a folder",

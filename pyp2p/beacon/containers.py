@@ -51,7 +51,7 @@ class GoodbyeReason(IntEnum):
     FAULT = 3
     UNABLE_TO_VERIFY = 128
     TOO_MANY_PEERS = 129
-    SCORE_TOO_LOW = 250
+    BAD_SCORE = 250
     BANNED = 251
 
 

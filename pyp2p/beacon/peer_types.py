@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from pyp2p.beacon.bans import IPAddress
-from pyp2p.beacon.scores import GoodbyeReason
+from pyp2p.beacon.containers import GoodbyeReason
 from pyp2p.io.handshake import Direction
 from pyp2p.peer.id import PeerId
 from pyp2p.switch.config import IPNetwork

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from pyp2p.beacon.bans import Bans, IPAddress, network_of
+from pyp2p.beacon.containers import GoodbyeReason
 from pyp2p.beacon.known import Faults, GoodPeers
 from pyp2p.beacon.peer_types import (
     Ban,
@@ -37,7 +38,7 @@ from pyp2p.beacon.peer_types import (
     Unban,
     Want,
 )
-from pyp2p.beacon.scores import BAN_AT, DISCONNECT_AT, GoodbyeReason, Score, Tolerance
+from pyp2p.beacon.scores import BAN_AT, DISCONNECT_AT, Score, Tolerance
 from pyp2p.errors import printable
 from pyp2p.io.handshake import Direction
 from pyp2p.peer.id import PeerId

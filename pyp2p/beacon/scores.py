@@ -7,7 +7,7 @@ alone disconnects nobody.
 
 from __future__ import annotations
 
-from enum import Enum, IntEnum
+from enum import Enum
 from math import isnan
 
 SCORE_LIMIT = 100.0
@@ -29,18 +29,6 @@ class Tolerance(Enum):
     LOW = 10.0  # a rule was broken, such as a malformed chunk
     MID = 5.0  # may be an accident that should not repeat, such as a ping without an answer
     HIGH = 1.0  # happens to honest peers, such as a block that is late
-
-
-class GoodbyeReason(IntEnum):
-    """Why a connection ends, as it is told to the peer. eth2 p2p-interface "Goodbye"; from 128 on, what clients use."""
-
-    CLIENT_SHUTDOWN = 1
-    IRRELEVANT_NETWORK = 2
-    FAULT = 3
-    UNABLE_TO_VERIFY = 128
-    TOO_MANY_PEERS = 129
-    BAD_SCORE = 250
-    BANNED = 251
 
 
 class Score:

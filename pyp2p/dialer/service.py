@@ -358,12 +358,12 @@ class DialerService:
 
         try:
             error = await run_guarded(connect)
-            stage = Stage.PROTOCOL if error is None else _stage(error)
+            stage = Stage.PROTOCOL if error is None else stage_of(error)
             if error is None:
                 error = await run_guarded(greet)
             if error is None or not self.serves(network):
                 return
-            reason = _reason(error)
+            reason = reason_of(error)
             logger.debug("not reached network=%s peer=%s stage=%s error=%s", network.name, dial.peer, stage, reason)
             failure = self.core.attempt_failed(network.name, dial.peer, stage, reason, trio.current_time())
             self._say(Failed(failure, error))
@@ -502,7 +502,7 @@ async def close_source(source: AsyncIterator[Candidate]) -> None:
         await source.aclose()
 
 
-def _stage(error: Exception) -> Stage:
+def stage_of(error: Exception) -> Stage:
     """How far a dial came that ended with this."""
     if isinstance(error, DialFailed):
         furthest = error.furthest
@@ -512,7 +512,7 @@ def _stage(error: Exception) -> Stage:
     return Stage.CONNECT if isinstance(error, Refused) else Stage.ADMISSION  # what an admission step raised comes bare
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """The error as one line, of a dial that of the address that came furthest."""
     furthest = error.furthest if isinstance(error, DialFailed) else None
     if furthest is None:

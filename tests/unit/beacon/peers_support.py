@@ -7,9 +7,9 @@ import random
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TypeVar
 
+from pyp2p.beacon.containers import GoodbyeReason
 from pyp2p.beacon.peer_types import Disconnect, Effect, PeerConfig, Subnet, SubnetKind
 from pyp2p.beacon.peers import PeerManager
-from pyp2p.beacon.scores import GoodbyeReason
 from pyp2p.io.handshake import Direction
 from pyp2p.peer.id import PeerId
 

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 
+from pyp2p.beacon.containers import GoodbyeReason
 from pyp2p.beacon.peer_types import (
     Ban,
     BanIp,
@@ -19,7 +20,7 @@ from pyp2p.beacon.peer_types import (
     Unban,
     Want,
 )
-from pyp2p.beacon.scores import GoodbyeReason, Tolerance
+from pyp2p.beacon.scores import Tolerance
 from tests.unit.beacon.peers_support import IN, OUT, Script, attnet, ip, of, peer
 
 HOURS = 3600.0

@@ -1,0 +1,67 @@
+"""Everything about a beacon network that its user may choose, with sane defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pyp2p.beacon.chain import Chain
+from pyp2p.beacon.peer_types import PeerConfig
+from pyp2p.beacon.subnets import CUSTODY_REQUIREMENT, NUMBER_OF_CUSTODY_GROUPS
+from pyp2p.discv5.candidates import Known
+from pyp2p.discv5.enr import Enr
+from pyp2p.discv5.types import Discv5Config
+from pyp2p.peer.keys import Identity
+from pyp2p.reqresp.declare import Limits
+from pyp2p.switch.config import SwitchConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Advertised:
+    """Where others reach us: an IP address and its ports, which need not be those that we listen on."""
+
+    ip: str
+    tcp: int
+    udp: int
+
+
+@dataclass(frozen=True, slots=True)
+class BeaconConfig:
+    """How a `BeaconNetwork` is to be.
+
+    `listen` are IP addresses and ports, of TCP and of UDP alike (0: any free ones), one of each IP version at most;
+    `advertise` are those that our record names for good, else they are found out. `data` is the folder where key,
+    numbers, nodes and peers are kept; None keeps nothing. `identity` (secp256k1) goes before the key of the folder.
+    """
+
+    chain: Chain
+    data: Path | None = None
+    identity: Identity | None = None
+    listen: tuple[tuple[str, int], ...] = (("127.0.0.1", 0),)
+    advertise: tuple[Advertised, ...] | None = None
+    discovery: bool = True
+    bootnodes: tuple[Enr, ...] = ()  # beside those of the chain
+    static_peers: tuple[Known, ...] = ()  # reconnected for ever, never pruned
+    trusted_peers: tuple[Known, ...] = ()  # these as well, and not judged either
+    agent: str = "pyp2p/0.1.0"
+    long_lived_subnets: bool = True  # be on the attestation subnets that follow from our node id
+    custody_group_count: int = CUSTODY_REQUIREMENT
+    peers: PeerConfig = field(default_factory=PeerConfig)
+    requests: Limits = field(default_factory=Limits)
+    switch: SwitchConfig = field(default_factory=SwitchConfig)  # its `agent` is the one above
+    discv5: Discv5Config = field(default_factory=Discv5Config)
+    dials: int = 16  # attempts under way at once
+    events: int = 64  # that a slow watcher may lag before it slows the network
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` that names the field that makes no sense."""
+        if not self.listen:
+            raise ValueError("listen: one address at least")
+        versions = [":" in ip for ip, _ in self.listen]
+        if len(set(versions)) < len(versions):
+            raise ValueError("listen: one address of an IP version")
+        if not 0 <= self.custody_group_count <= NUMBER_OF_CUSTODY_GROUPS:
+            raise ValueError(f"custody_group_count is 0 to {NUMBER_OF_CUSTODY_GROUPS}, not {self.custody_group_count}")
+        for name in ("dials", "events"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")

@@ -1,0 +1,527 @@
+"""The networking layer of a beacon node: switch, gossip, discovery, requests, dialer and peer manager, composed.
+
+    async with BeaconNetwork(BeaconConfig(chain=mainnet())) as net:
+        net.gossip.validate("beacon_block", judge)
+        await net.connect_to_network()
+        async with net.gossip.subscribe("beacon_block") as blocks:
+            async for block in blocks:
+                ...
+
+Rules: this file wires and decides little by itself: what to do with peers is for `peers.py`, whom to dial for the
+dialer, which topics live for `gossip.py`, what a status is worth for `status.py`. Consensus-specs, p2p-interface.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from types import TracebackType
+from typing import TypeVar
+
+import trio
+
+from pyp2p.beacon.book import open_book
+from pyp2p.beacon.clock import SlotClock
+from pyp2p.beacon.collect import Totals, connection_stats, request_stats, topic_stats
+from pyp2p.beacon.config import BeaconConfig
+from pyp2p.beacon.containers import GoodbyeReason, MetaDataV3, StatusV1, StatusV2
+from pyp2p.beacon.events import (
+    DialFailed,
+    ForkChanged,
+    NetworkEvent,
+    PeerDisconnected,
+    SubnetsChanged,
+    Warned,
+)
+from pyp2p.beacon.exchange import Exchange, PeerFacts, goodbye_text
+from pyp2p.beacon.gossip import Gossip, message_ids, topic_filter
+from pyp2p.beacon.handshakes import Handshake, Handshakes
+from pyp2p.beacon.joining import Joining, parse_bootstraps
+from pyp2p.beacon.local import DataFolder, MetadataSeq, open_data
+from pyp2p.beacon.methods import Methods
+from pyp2p.beacon.own import OwnSubnets, record_entries, same_network
+from pyp2p.beacon.peer_types import Discover, Subnet, SubnetKind
+from pyp2p.beacon.peering import Peering
+from pyp2p.beacon.peers import PeerManager
+from pyp2p.beacon.scores import Tolerance
+from pyp2p.beacon.scoring import score_params
+from pyp2p.beacon.stats import NodeStats, PeerStats
+from pyp2p.beacon.status import LATE, ChainStatus, FinalizedRoot, irrelevance
+from pyp2p.beacon.topics import max_payload
+from pyp2p.dialer.service import Failed, SearchFailed, open_dialer
+from pyp2p.dialer.tables import DialerConfig
+from pyp2p.discv5.candidates import Candidate, Known, named_peer, random_nodes, subnet_nodes
+from pyp2p.discv5.enr import Enr, Value, node_id
+from pyp2p.discv5.service import Bind, Discv5, open_discv5
+from pyp2p.errors import DiscoveryError, ProtocolViolation, describe, printable, unwrapped
+from pyp2p.io.hub import Hub
+from pyp2p.io.udp import bind_udp
+from pyp2p.muxers.base import MuxerFactory
+from pyp2p.peer.address import text
+from pyp2p.peer.id import PeerId
+from pyp2p.peer.keys import Identity, KeyType
+from pyp2p.platform import Platform
+from pyp2p.pubsub.params import Thresholds, eth2_params
+from pyp2p.pubsub.service import open_pubsub
+from pyp2p.pubsub.signing import StrictNoSign
+from pyp2p.pubsub.snappy import Snappy
+from pyp2p.reqresp.declare import Method
+from pyp2p.reqresp.service import Handler, Response, open_reqresp
+from pyp2p.switch.connection import Connection
+from pyp2p.switch.events import Disconnected, Identified
+from pyp2p.switch.facts import SHUTDOWN, CloseReason
+from pyp2p.switch.gater import BlockList
+from pyp2p.switch.service import Service
+from pyp2p.switch.switch import open_switch
+from pyp2p.transports.base import Transport
+
+logger = logging.getLogger("pyp2p.beacon")
+
+Rq = TypeVar("Rq")
+Rs = TypeVar("Rs")
+
+JOIN_SECONDS = 30.0
+_NETWORK = "beacon"  # of the dialer
+_LEAVE = 1.0  # seconds for goodbyes when the block is left
+_SUBNET_SEARCH = 30.0  # seconds that discovery looks for one subnet
+
+
+class BeaconNetwork:
+    """The network of one chain, for the length of an `async with` block.
+
+    Facts: `config`, `chain`, `methods` (the declared requests), and in the block `switch`, `pubsub`, `gossip`,
+    `discovery` (None without), `reqresp`, `peer` (our id). `status` is what the application knows of the chain: it sets
+    it. `finalized_root` may be set to a function that tells the final root of an earlier epoch.
+
+    `platform`, `transports`, `muxers` and `bind` are for tests and simulations. Entering raises `OSError` for addresses
+    that are not to be had, `DataInUse`, `KeyFileError`, `InvalidEnr` and `InvalidMultiaddr` for peers that are none.
+    """
+
+    def __init__(
+        self,
+        config: BeaconConfig,
+        *,
+        platform: Platform | None = None,
+        transports: Sequence[Transport] | None = None,
+        muxers: Sequence[MuxerFactory] | None = None,
+        bind: Bind = bind_udp,
+    ) -> None:
+        self.config = config
+        self.chain = config.chain
+        self.methods = Methods(config.chain)
+        self.status = ChainStatus()
+        self.finalized_root: FinalizedRoot | None = None
+        self._platform = Platform() if platform is None else platform
+        self.clock = SlotClock(config.chain, self._platform.wall)
+        self._transports = transports
+        self._muxers = muxers
+        self._bind = bind
+        self._hub: Hub[NetworkEvent] = Hub(config.events)
+        self._handshakes = Handshakes(self._refuse, self._warn)
+        self._handshakes.add(Handshake("status", self._greet, 0, goodbye=GoodbyeReason.IRRELEVANT_NETWORK))
+        self._totals = Totals()
+        self.discovery: Discv5 | None = None
+        self._life: AbstractAsyncContextManager[None] | None = None
+
+    async def __aenter__(self) -> BeaconNetwork:
+        self._life = self._run()
+        await self._life.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        assert self._life is not None
+        return await self._life.__aexit__(kind, error, traceback)
+
+    # --- who and where we are
+
+    @property
+    def peer(self) -> PeerId:
+        """Our peer id."""
+        return self.switch.peer
+
+    @property
+    def enr(self) -> Enr | None:
+        """Our node record; None without discovery."""
+        return None if self.discovery is None else self.discovery.record
+
+    # --- getting in touch
+
+    async def connect_to_network(
+        self, bootstrap: Iterable[Known] | None = None, *, seconds: float = JOIN_SECONDS
+    ) -> PeerId:
+        """Reach the first of some bootstrap nodes (records, or addresses that end with `/p2p`) and return which it was.
+
+        None: those of the configuration and the chain. A node without a TCP port is reached when it answers in
+        discovery; when all are such, the first peer that is found through them counts. Looking for more peers goes on
+        by itself. Raises `JoinFailed` after `seconds`, with the last word on each; `ValueError`, `InvalidEnr` and
+        `InvalidMultiaddr` for bootstrap nodes that are none. Cancelling stops trying.
+        """
+        given = [*self.config.bootnodes, *self.chain.bootnodes] if bootstrap is None else bootstrap
+        bootstraps = parse_bootstraps(given)
+        return await Joining(self.switch, self.discovery, bootstraps).run(seconds)
+
+    def add_handshake(self, step: Handshake) -> None:
+        """Have every connection from now on pass a step of the application too; status comes first. See `Handshake`."""
+        self._handshakes.add(step)
+
+    async def disconnect(self, peer: PeerId, code: int = GoodbyeReason.CLIENT_SHUTDOWN) -> None:
+        """Say goodbye to a peer and close its connections."""
+        self.peering.leaving[peer] = GoodbyeReason(code)
+        await self.switch.disconnect(peer, CloseReason("goodbye", goodbye_text(code)))
+
+    # --- peers
+
+    def peers(self) -> list[PeerStats]:
+        """Who is connected, the longest first."""
+        return self.peering.peers()
+
+    def report(self, peer: PeerId, tolerance: Tolerance, reason: str) -> None:
+        """A peer did something wrong, the application says; `reason` is for people. The peer manager draws the
+        consequences: see `Tolerance`.
+        """
+        self.peering.report(peer, tolerance, reason)
+
+    def subscribe_subnet(self, subnet: int, until: int) -> None:
+        """Be on an attestation subnet until a slot: its gossip is followed and forwarded (as far as the application's
+        validator accepts it), peers of it are looked for, our record and metadata say so.
+
+        To read what comes, use `gossip.subscribe("beacon_attestation", subnet)`. Raises `LocalProtocolError` for a
+        subnet that does not exist.
+        """
+        self._subnets.want(subnet, until)
+        seconds = self.clock.seconds_until(until)
+        self.peering.want_subnet(Subnet(SubnetKind.ATTESTATION, subnet), trio.current_time() + seconds)
+        self._resubscribe.set()
+
+    def watch(self) -> AbstractAsyncContextManager[AsyncIterator[NetworkEvent]]:
+        """Subscribe to events: `async with net.watch() as events: async for event in events`.
+
+        None is lost: a watcher that does not read slows the network down, in the end the coming and going of peers.
+        """
+        return self._hub.watch()
+
+    def stats(self) -> NodeStats:
+        """How things stand."""
+        connections, clock, status = self.switch.connections(), self.clock, self.status
+        moved, pubsub, discovery = self._totals.moved(connections), self.pubsub, self.discovery
+        return NodeStats(
+            peer=self.peer,
+            enr="" if discovery is None else discovery.record.text,
+            addresses=tuple(text(address) for address in self.switch.multiaddrs),
+            started_at=self._started_at,
+            slot=clock.slot,
+            head_slot=status.head_slot,
+            finalized_epoch=status.finalized_epoch,
+            fork_digest=clock.period.digest,
+            target_peers=self.config.peers.target,
+            connections=tuple(connection_stats(connection) for connection in connections),
+            peers=tuple(self.peers()),
+            topics=tuple(topic_stats(pubsub, self.gossip)),
+            opened=self._totals.opened,
+            closed=self._totals.closed,
+            dial_errors=self._totals.dial_errors,
+            gossip=pubsub.counters,
+            gossip_gauges=pubsub.gauges(),
+            requests=request_stats(self.reqresp),
+            limits=self.switch.counters,
+            discovery={} if discovery is None else discovery.counters,
+            discovery_gauges={} if discovery is None else discovery.gauges(),
+            bytes_in=moved["bytes_in"],
+            bytes_out=moved["bytes_out"],
+            messages_in=moved["messages_in"],
+            messages_out=moved["messages_out"],
+        )
+
+    # --- requests
+
+    async def request(self, peer: PeerId, method: Method[Rq, Rs], request: Rq) -> Response[Rs]:
+        """Ask a peer; see `ReqResp.request`. What it breaks is held against it."""
+        return await self.reqresp.request(peer, method, request)
+
+    def serve(self, method: Method[Rq, Rs], handler: Handler[Rq, Rs]) -> None:
+        """Answer requests of peers; see `ReqResp.serve`."""
+        self.reqresp.serve(method, handler)
+
+    # --- composition
+
+    @asynccontextmanager
+    async def _run(self) -> AsyncIterator[None]:
+        config, world = self.config, self._platform
+        static, trusted = _named(config.static_peers), _named(config.trusted_peers)
+        async with AsyncExitStack() as stack:
+            stack.enter_context(unwrapped())
+            enter = stack.enter_async_context
+            folder = None if config.data is None else stack.enter_context(open_data(config.data, platform=world))
+            identity = config.identity or _identity(folder, world)
+            self._started_at = world.wall()
+            self._seq = MetadataSeq() if folder is None else folder.metadata
+            self._subnets = OwnSubnets(self.chain, node_id(identity.public_key.data), config.long_lived_subnets)
+            self._attnets = self._subnets.at(self.clock.slot)
+            gate = BlockList(trio.current_time)
+            self.switch = await enter(
+                open_switch(
+                    identity,
+                    config=replace(config.switch, agent=config.agent),
+                    transports=self._transports,
+                    muxers=self._muxers,
+                    platform=world,
+                    gater=gate,
+                )
+            )
+            self.reqresp = await enter(open_reqresp(self.switch, limits=config.requests, violated=self._violated))
+            self._exchange = Exchange(self.reqresp, self.methods, self.chain, _Us(self))
+            self.pubsub = await enter(
+                open_pubsub(
+                    self.switch,
+                    params=eth2_params(),
+                    score=score_params(),
+                    policy=StrictNoSign(),
+                    message_id=message_ids(self.chain),
+                    transform=Snappy(max_payload),
+                    allows=topic_filter(self.chain),
+                )
+            )
+            self._dialer = await enter(open_dialer(self.switch, config=DialerConfig(attempts=config.dials)))
+            self._nursery = await enter(trio.open_nursery())
+            stack.callback(self._nursery.cancel_scope.cancel)
+            self.gossip = Gossip(self.pubsub, self.chain, lambda: self.clock.epoch, self._nursery)
+            book = await enter(open_book(None if folder is None else folder.peers, wall=world.wall))
+            self.peering = Peering(
+                self.switch,
+                PeerManager(
+                    replace(config.peers, gossip_graylist=Thresholds().graylist),
+                    world.rng,
+                    static=[each.peer for each in static],
+                    trusted=[each.peer for each in trusted],
+                ),
+                exchange=self._exchange,
+                pubsub=self.pubsub,
+                book=book,
+                gate=gate,
+                discover=self._search_subnet,
+                nursery=self._nursery,
+            )
+            self._handshakes.add(Handshake("place", self.peering.find_place, -1))
+            self.switch.attach(
+                Service(
+                    _NETWORK,
+                    admit=self._handshakes.admit,
+                    peer_connected=self.peering.peer_connected,
+                    last_word=self.peering.last_word,
+                    peer_disconnected=self.peering.peer_disconnected,
+                )
+            )
+            for ip, port in config.listen:
+                await self.switch.listen(f"/ip{6 if ':' in ip else 4}/{ip}/tcp/{port}")
+            if config.discovery:
+                self.discovery = await enter(self._open_discovery(identity, folder))
+            discover = None if self.discovery is None else partial(random_nodes, self.discovery, self._of_our_network)
+            network = await enter(self._dialer.network(_NETWORK, discover=discover))
+            await self._nursery.start(self.peering.run, network)
+            for task in (self._keep_time, self._watch_switch, self._watch_dialer):
+                await self._nursery.start(task)
+            for each in (*static, *trusted):
+                network.keep(each.peer, each.addrs)
+            stack.push_async_callback(self._leave)
+            yield
+
+    def _open_discovery(self, identity: Identity, folder: DataFolder | None) -> AbstractAsyncContextManager[Discv5]:
+        config = self.config
+        return open_discv5(
+            identity,
+            listen=config.listen,
+            advertise=None if config.advertise is None else [(each.ip, each.udp) for each in config.advertise],
+            bootnodes=[*config.bootnodes, *self.chain.bootnodes],
+            pairs={**self._ports(), **self._entries()},
+            state=None if folder is None else folder.nodes,
+            config=config.discv5,
+            platform=self._platform,
+            bind=self._bind,
+        )
+
+    def _ports(self) -> dict[str, Value]:
+        """The TCP ports of our record."""
+        if self.config.advertise is not None:
+            return {"tcp6" if ":" in each.ip else "tcp": each.tcp for each in self.config.advertise}
+        ports: dict[str, Value] = {}
+        for address in self.switch.addresses:
+            version, _, transport, port = text(address).split("/")[1:5]
+            if transport == "tcp":
+                ports.setdefault("tcp6" if version == "ip6" else "tcp", int(port))
+        return ports
+
+    def _entries(self) -> dict[str, Value]:
+        return record_entries(self.chain, self.clock.epoch, self._attnets, frozenset(), self.config.custody_group_count)
+
+    async def _leave(self) -> None:
+        """Tell everybody, whether cancelled or not, while there still is somebody to do it."""
+        with trio.move_on_after(_LEAVE, shield=True):
+            async with trio.open_nursery() as nursery:
+                for connection in self.switch.connections():
+                    nursery.start_soon(self.switch.disconnect, connection.peer, SHUTDOWN)
+        self._hub.close()
+
+    # --- what the parts ask of each other
+
+    def _of_our_network(self, record: Enr) -> bool:
+        return same_network(record, self.chain, self.clock.epoch)
+
+    def _search_subnet(self, wanted: Discover) -> None:
+        if self.discovery is not None and wanted.subnet.kind is not SubnetKind.DATA_COLUMN:
+            self._nursery.start_soon(self._find_subnet, self.discovery, wanted)
+
+    async def _find_subnet(self, discovery: Discv5, wanted: Discover) -> None:
+        subnet = wanted.subnet
+        attnets = [subnet.number] if subnet.kind is SubnetKind.ATTESTATION else []
+        syncnets = [subnet.number] if subnet.kind is SubnetKind.SYNC_COMMITTEE else []
+        source = subnet_nodes(discovery, attnets=attnets, syncnets=syncnets, wanted=self._of_our_network)
+        with trio.move_on_after(_SUBNET_SEARCH):
+            try:
+                await self.peering.network.search(source, wanted.count)
+            except DiscoveryError as error:
+                self._warn(f"no search for {subnet.kind.name.lower()} subnet {subnet.number}: {error}")
+
+    async def _greet(self, connection: Connection) -> None:
+        await self._exchange.greet(connection)
+
+    async def _refuse(self, connection: Connection, code: int) -> None:
+        await self._exchange.say_goodbye(connection, code)
+
+    def _violated(self, error: ProtocolViolation) -> None:
+        self.peering.violated(error)
+
+    def _warn(self, words: str) -> None:
+        logger.warning("%s", printable(words, 300))
+        self._nursery.start_soon(self._hub.emit, Warned(words))
+
+    # --- tasks
+
+    async def _keep_time(self, task_status: trio.TaskStatus[None]) -> None:
+        """What changes with slots and epochs: topics, our subnets, our record."""
+        epoch, scopes = self.clock.epoch, dict[int, trio.CancelScope]()
+        task_status.started()
+        while True:
+            self._resubscribe = trio.Event()
+            await self._change_subnets(self._subnets.at(self.clock.slot), scopes)
+            async with trio.open_nursery() as either:
+                either.start_soon(self._until, self._resubscribe, either.cancel_scope)
+                await self.clock.next_slot()
+                either.cancel_scope.cancel()
+            if self.clock.epoch != epoch:
+                await self._change_epoch(epoch, self.clock.epoch)
+                epoch = self.clock.epoch
+
+    async def _until(self, event: trio.Event, scope: trio.CancelScope) -> None:
+        await event.wait()
+        scope.cancel()
+
+    async def _change_epoch(self, before: int, epoch: int) -> None:
+        self.gossip.epoch_began()
+        period = self.chain.at_epoch(epoch)
+        if self.chain.at_epoch(before) is not period:
+            if self.discovery is not None:
+                self.discovery.set_record(**self._entries())
+            logger.info("fork epoch=%d fork=%s digest=%s", epoch, period.title, period.digest.hex())
+            await self._hub.tell(ForkChanged(epoch, period.fork, period.digest))
+        if self.chain.at_epoch(max(0, before - LATE)) is not self.chain.at_epoch(max(0, epoch - LATE)):
+            self._exchange.ask_again()  # whoever has not followed has to go
+
+    async def _change_subnets(self, wanted: frozenset[int], scopes: dict[int, trio.CancelScope]) -> None:
+        for subnet in scopes.keys() - wanted:
+            scopes.pop(subnet).cancel()
+        for subnet in sorted(wanted - scopes.keys()):
+            scopes[subnet] = trio.CancelScope()
+            self._nursery.start_soon(self._serve_subnet, subnet, scopes[subnet])
+        if wanted != self._attnets:
+            self._attnets = wanted
+            if self.discovery is not None:
+                self.discovery.set_record(**self._entries())
+            await self._hub.tell(SubnetsChanged(tuple(sorted(wanted)), self.metadata.seq_number))
+
+    async def _serve_subnet(self, subnet: int, scope: trio.CancelScope) -> None:
+        """Be in the topic for others, whether or not the application reads it."""
+        with scope:
+            async with self.gossip.subscribe("beacon_attestation", subnet) as messages:
+                async for _ in messages:
+                    pass
+
+    async def _watch_switch(self, task_status: trio.TaskStatus[None]) -> None:
+        told: dict[Connection, None] = {}
+        async with self.switch.watch() as events:
+            task_status.started()
+            async for event in events:
+                self._totals.note(event)
+                if isinstance(event, Identified) and event.connection not in told and event.connection.is_open:
+                    told[event.connection] = None
+                    await self._hub.tell(self.peering.introduction(event.connection))
+                elif isinstance(event, Disconnected) and event.connection in told:
+                    del told[event.connection]
+                    goodbye = self._exchange.facts(event.connection).goodbye
+                    reason, peer = event.reason, event.connection.peer
+                    await self._hub.tell(PeerDisconnected(peer, printable(str(reason), 300), reason.by, goodbye))
+
+    async def _watch_dialer(self, task_status: trio.TaskStatus[None]) -> None:
+        async with self._dialer.watch() as events:
+            task_status.started()
+            async for event in events:
+                if isinstance(event, Failed):
+                    failure = event.failure
+                    self._totals.dial_errors[failure.stage.value] += 1
+                    await self._hub.tell(DialFailed(failure.peer, failure.stage.value, failure.reason))
+                elif isinstance(event, SearchFailed):
+                    await self._hub.tell(Warned(f"discovery: {describe(event.error)}"))
+
+    @property
+    def metadata(self) -> MetaDataV3:
+        """What we say we serve; its number grows with each change, and is kept before anybody hears of it."""
+        said = MetaDataV3(0, self._attnets, frozenset(), self.config.custody_group_count)
+        return replace(said, seq_number=self._seq.of(said.encode()[8:]))
+
+
+class _Us:
+    """The node, as `Exchange` speaks for it."""
+
+    def __init__(self, net: BeaconNetwork) -> None:
+        self._net = net
+
+    def slot(self) -> int:
+        return self._net.clock.slot
+
+    def status(self) -> StatusV2:
+        return self._net.status.v2(self._net.clock.period.digest)
+
+    def metadata(self) -> MetaDataV3:
+        return self._net.metadata
+
+    def irrelevant(self, theirs: StatusV1) -> str | None:
+        net = self._net
+        return irrelevance(theirs, net.status, net.chain, net.clock.slot, net.finalized_root)
+
+    def told(self, peer: PeerId, facts: PeerFacts) -> None:
+        self._net.peering.learn(peer, facts)
+
+    def ping_failed(self, peer: PeerId) -> None:
+        self._net.peering.ping_failed(peer)
+
+    def unwanted(self, peer: PeerId, code: GoodbyeReason, reason: str) -> None:
+        self._net.peering.send_away(peer, code, reason)
+
+
+def _identity(folder: DataFolder | None, world: Platform) -> Identity:
+    if folder is not None:
+        return folder.identity
+    return Identity.generate(KeyType.SECP256K1, entropy=world.entropy)
+
+
+def _named(given: Iterable[Known]) -> list[Candidate]:
+    """Static peers. Raises `ValueError` for one that cannot be dialled."""
+    found = [named_peer(each) for each in given]
+    for each in found:
+        if not each.addrs:
+            raise ValueError(f"the record of {each.peer} names no address to dial")
+    return found

@@ -27,7 +27,7 @@ NO_DIGEST: Final = bytes(FORK_DIGEST.most)  # the entry `nfd` of a node record w
 _NAME = re.compile(r"[a-z0-9-]{1,64}")
 _MAX_BLOB_FORKS: Final = 1024  # a chain that changed its blobs each day for years; each makes a period and a digest
 _MAX_REQUEST: Final = 1 << 16  # a list of requested roots is memory that a peer makes us take
-_MICROSECONDS: Final = 1_000_000
+_TICKS_PER_MS: Final = 10
 
 
 def _require(name: str, value: object, holds: bool, rule: str) -> None:
@@ -266,8 +266,8 @@ class Chain:
 
     def slot_at(self, wall: float) -> int:
         """The slot at this wall time; below 0 before genesis, -1 being the last one before it."""
-        # Whole microseconds: a float of wall time is exact to a quarter of one, and `slot_start` must lead back here.
-        return round((wall - self.genesis_time) * _MICROSECONDS) // (self.slot_duration_ms * 1000)
+        # `slot_start` must lead back here, and a float of wall time has no exact milliseconds: tenths are near enough.
+        return round((wall - self.genesis_time) * 1000 * _TICKS_PER_MS) // (self.slot_duration_ms * _TICKS_PER_MS)
 
     def slot_start(self, slot: int) -> float:
         """The wall time at which a slot begins."""

@@ -260,7 +260,7 @@ class SszList(SszType[tuple[T, ...]]):
     def _count(self, raw: bytes, where: str) -> int:
         """How many elements of variable size there are: as many as offsets before the first of them."""
         first = int.from_bytes(raw[:_OFFSET], "little")
-        if len(raw) < _OFFSET or first == 0 or first % _OFFSET or first > len(raw):
+        if first == 0 or first % _OFFSET or first > len(raw):
             raise WireError(f"{where}: the first offset is {first}, of {len(raw)} bytes")
         count = first // _OFFSET
         if count > self.limit:  # many that are empty take no more bytes than few that are full

@@ -11,6 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from contextlib import aclosing, asynccontextmanager, contextmanager
+from math import inf
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -113,18 +114,19 @@ class Response(Generic[Rs]):
 
     async def _next(self) -> Chunk[Rs] | ErrorChunk | None:
         reader = self._reader
-        while (event := reader.next()) is None:
-            if reader.full:
-                return None
+        event = reader.next()
+        if event is not None:
+            await trio.lowlevel.checkpoint()  # others have their turn while one answer pours in
+        while event is None and not reader.full:
             data = await self._stream.receive_some()
             if not data:
                 reader.finish()
                 return None
             reader.feed(data)
-        await trio.lowlevel.checkpoint()  # others have their turn while one answer pours in
+            event = reader.next()
         return event
 
-    async def only(self) -> Rs:
+    async def _only(self) -> Rs:
         """The chunk of an answer that has exactly one: its end is not waited for. Raises as reading does."""
         chunk = await self.__anext__()
         try:
@@ -191,7 +193,7 @@ class _Asked(Generic[Rq, Rs]):
         """Give the place back."""
         if self._place is not None:
             self._place.release_on_behalf_of(self)
-            if not self._place.statistics().borrowed_tokens:
+            if not self._place.borrowed_tokens:
                 self._owner.places.pop((self.peer, self.protocol), None)
             self._place = None
 
@@ -322,8 +324,8 @@ class ReqResp:
         """
         if method.least != 1 or method.chunks(request) != 1:
             raise LocalProtocolError(f"the answer of {method.protocol} to this request is not always one chunk")
-        async with await self.request(target, method, request) as response:
-            return await response.only()
+        response = await self.request(target, method, request)
+        return await response._only()
 
     def gauges(self) -> dict[str, int]:
         """How things stand: requests of ours that run, those being answered, quotas remembered."""
@@ -382,16 +384,19 @@ class ReqResp:
             self.counters["too many at once", protocol] += 1
             self.note(ProtocolViolation(stream.peer, protocol, f"more than {self.limits.concurrent} requests at once"))
             return
-        with trio.CancelScope() as scope:
+        answer = _Answer(self, stream, method)
+        with answer.scope as scope:
             self._serving.setdefault(key, {})[stream] = scope
             if self._ended:
                 scope.cancel()
             try:
-                await _Answer(self, stream, method).give(handler)
+                await answer.give(handler)
             finally:
                 self.leave(stream, protocol)
         if scope.cancelled_caught:
             stream.reset()
+            if trio.current_time() >= scope.deadline:
+                self.counters[answer.late, protocol] += 1
 
     def leave(self, stream: MuxedStream, protocol: str) -> None:
         """A request is answered, as far as its peer can tell: its place is free. Idempotent."""
@@ -456,30 +461,28 @@ class _Answer(Generic[Rq, Rs]):
     """One request of a peer, and our answer."""
 
     def __init__(self, owner: ReqResp, stream: MuxedStream, method: Method[Rq, Rs]) -> None:
+        self.scope = trio.CancelScope()
+        self.late = "request too slow"  # what it is when the deadline passes
         self._owner = owner
         self._stream = stream
         self._method = method
+        self._wrong = ""  # with the request
 
     async def give(self, handler: Handler[Rq, Rs]) -> None:
-        """Read the request, run the handler, send its chunks."""
+        """Read the request, run the handler, send its chunks; in `scope`, whose deadline is of what is being done."""
         owner, stream, method = self._owner, self._stream, self._method
-        with trio.move_on_after(method.deadlines.request) as scope:
-            asked = await self._read()
-        if scope.cancelled_caught:
-            owner.counters["request too slow", method.protocol] += 1
-            stream.reset()
-            return
-        await owner.pay(stream.peer, method)
+        self.scope.deadline = trio.current_time() + method.deadlines.request
+        asked = await self._read()
+        self.late = "answer too slow"
+        self.scope.deadline = trio.current_time() + method.deadlines.response
+        await self._pay()
         if _gone(stream):
             return
-        with trio.move_on_after(method.deadlines.response) as scope:
-            if asked is None:
-                await self._decline(Decline(INVALID_REQUEST, self._wrong))
-            else:
-                await self._send(asked[0], handler, scope)
-        if scope.cancelled_caught:
-            owner.counters["answer too slow", method.protocol] += 1
-            stream.reset()
+        if asked is None:
+            await self._decline(Decline(INVALID_REQUEST, self._wrong))
+        else:
+            owner.counters["served", method.protocol] += 1
+            await self._send(asked[0], handler)
 
     async def _read(self) -> tuple[Rq] | None:
         """The request; None when it is none, and `_wrong` says why: nothing more is read then."""
@@ -493,9 +496,8 @@ class _Answer(Generic[Rq, Rs]):
             self._owner.note(ProtocolViolation(self._stream.peer, self._method.protocol, f"bad request: {error}"))
             return None
 
-    async def _send(self, request: Rq, handler: Handler[Rq, Rs], scope: trio.CancelScope) -> None:
+    async def _send(self, request: Rq, handler: Handler[Rq, Rs]) -> None:
         owner, stream, method = self._owner, self._stream, self._method
-        owner.counters["served", method.protocol] += 1
         most = method.chunks(request)
         writer: ResponseWriter[Rq, Rs] = ResponseWriter(method, most)
         made: list[bytes] = []
@@ -520,16 +522,18 @@ class _Answer(Generic[Rq, Rs]):
                 if not made:
                     return
                 if writer.count > 1:  # the first is paid already
-                    await self._pay(scope)
+                    await self._pay()
                 await stream.send_all(made.pop())
             owner.leave(stream, method.protocol)  # who has the last chunk may ask again, whatever the handler tidies up
 
-    async def _pay(self, scope: trio.CancelScope) -> None:
+    async def _pay(self) -> None:
         """The wait for the quota is not on the deadline: a rate must not end an answer."""
-        left = scope.deadline - trio.current_time()
-        scope.deadline = float("inf")
+        if self._method.quota is None:
+            return
+        left = self.scope.deadline - trio.current_time()
+        self.scope.deadline = inf
         await self._owner.pay(self._stream.peer, self._method)
-        scope.deadline = trio.current_time() + left
+        self.scope.deadline = trio.current_time() + left
 
     async def _decline(self, why: Decline) -> None:
         data = ResponseWriter(self._method, 0).error(why.code, why.text)

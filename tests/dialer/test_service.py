@@ -16,10 +16,11 @@ from pyp2p.errors import AdmissionRefused, LocalProtocolError, StageTimeout
 from pyp2p.peer.address import parse_multiaddr, with_peer
 from pyp2p.peer.id import PeerId
 from pyp2p.peer.keys import Identity, KeyType
+from pyp2p.peer.store import Source as Said
 from pyp2p.switch.connection import Connection
 from pyp2p.switch.service import Service
 from pyp2p.switch.switch import Switch
-from pyp2p.testing import SeededEntropy, Sim, simulated
+from pyp2p.testing import LinkQuality, SeededEntropy, Sim, simulated
 from pyp2p.trace import Stage
 from tests.dialer.support import dialing, found, hello, leaves, serve
 from tests.switch.support import node, until
@@ -135,6 +136,47 @@ async def test_leaving_a_network_ends_its_slots_and_its_dials_and_no_others(sim:
 
 
 @simulated()
+async def test_what_ends_only_after_its_network_was_left_harms_nobody(sim: Sim) -> None:
+    begun = []
+
+    async def stubborn(connection: Connection) -> None:
+        begun.append(connection)
+        with trio.CancelScope(shield=True):
+            await trio.sleep(5)
+        if connection.peer == one.peer:
+            raise AdmissionRefused("too late")
+
+    async def stubborn_source() -> AsyncIterator[Candidate]:
+        begun.append(None)
+        with trio.CancelScope(shield=True):
+            await trio.sleep(5)
+        raise OSError("too late")
+        yield found(sim, "l0", one)
+
+    async with leaves(sim, 2) as (one, two), node(sim, "hub") as hub, dialing(hub) as (dialer, heard):
+        async with dialer.network("red", handshake=stubborn, discover=stubborn_source) as red:
+            for n, leaf in enumerate((one, two)):
+                red.take(found(sim, f"l{n}", leaf))
+            red.want(3)
+            await until(lambda: len(begun) == 3)
+        await until(lambda: not hub.connections())
+        assert heard == []
+
+
+@simulated()
+async def test_a_watcher_that_does_not_read_keeps_no_connection_open_at_the_end(sim: Sim) -> None:
+    async with leaves(sim, 1) as (leaf,), node(sim, "hub") as hub:
+        async with open_dialer(hub) as dialer, dialer.watch(), dialer.network("red") as red:
+            red.take(found(sim, "l0", leaf))
+            red.want(200)
+            await until(red.slots)
+            for number in range(199):
+                red.candidate(stranger(number))
+            await trio.sleep(100)
+        assert not hub.connections()
+
+
+@simulated()
 async def test_what_the_last_network_used_is_closed_when_the_dialer_ends(sim: Sim) -> None:
     async with leaves(sim, 1) as (leaf,), node(sim, "hub") as hub:
         async with open_dialer(hub) as dialer, dialer.network("red") as red:
@@ -160,6 +202,28 @@ async def test_without_a_handshake_who_dials_us_has_a_slot_from_the_first_moment
             await late.disconnect(hub.peer)
             await until(lambda: heard.of(Left))
             assert heard.of(Left)[0].peer == late.peer
+
+
+@simulated()
+async def test_of_two_connections_to_a_peer_the_last_takes_the_slot_along(sim: Sim) -> None:
+    sim.net.quality = LinkQuality(latency=0.1)
+    async with (
+        leaves(sim, 1) as (leaf,),
+        node(sim, "hub") as hub,
+        dialing(hub) as (dialer, heard),
+        dialer.network("red") as red,
+    ):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(leaf.connect, hub.peer, hub.addresses)
+            nursery.start_soon(hub.connect, leaf.peer, leaf.addresses)
+        first, second = hub.connections(leaf.peer)
+        await first.aclose()
+        await until(lambda: len(hub.connections(leaf.peer)) == 1)
+        await trio.sleep(1)
+        assert list(red.slots()) == [leaf.peer]
+        await second.aclose()
+        await until(lambda: heard.of(Left))
+        assert [type(event) for event in heard] == [Joined, Left]
 
 
 @simulated()
@@ -305,6 +369,20 @@ async def test_hostile_098_an_address_that_a_stranger_names_is_not_dialled_on_ou
         red.keep(stranger(2), ["/ip4/127.0.0.1/tcp/4001"])  # our user may
         await until(lambda: len(heard.of(Failed)) == 2)
         assert heard.of(Failed)[1].failure.stage is Stage.CONNECT
+
+
+@simulated()
+async def test_an_old_claim_does_not_take_the_place_of_what_the_peer_said_since(sim: Sim) -> None:
+    async with (
+        leaves(sim, 1) as (leaf,),
+        node(sim, "hub") as hub,
+        open_dialer(hub) as dialer,
+        dialer.network("red") as red,
+    ):
+        hub.peers.add_addresses(leaf.peer, leaf.addresses, 3600, Said.OWN_CLAIM, trio.current_time())
+        red.candidate(leaf.peer, ["/ip4/10.99.0.1/tcp/4001"], Said.OWN_CLAIM)
+        red.want(1)
+        await until(red.slots)
 
 
 # ---- static peers

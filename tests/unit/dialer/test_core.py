@@ -386,11 +386,16 @@ def test_networks_do_not_share_slots_backoff_or_bans() -> None:
 
 def test_a_network_with_many_candidates_does_not_starve_another() -> None:
     core = dialer(A, B, attempts=4)
-    tell(core, *range(100), net=A)
-    tell(core, *range(200, 202), net=B)
-    core.want(A, 100)
-    core.want(B, 100)
-    assert sorted(net for net, _ in dials(core, 0)) == [A, A, B, B]
+    for net in (A, B):
+        tell(core, *range(100), net=net)
+        core.want(net, 100)
+    begun = dials(core, 0)
+    assert sorted(net for net, _ in begun) == [A, A, B, B]
+    turns = set()
+    for net, who in begun:  # one place at a time
+        core.connected(net, who, 0, outbound=True)
+        turns |= {one for one, _ in dials(core, 0)}
+    assert turns == {A, B}
 
 
 def test_leaving_a_network_drops_its_peers_alone() -> None:

@@ -34,6 +34,12 @@ def test_addresses_are_bounded_by_who_named_them(source: Source, kept: int) -> N
     assert list(candidate.addrs) == addresses(kept)
 
 
+def test_a_list_without_end_is_not_read_to_its_end() -> None:
+    many = iter(addresses(1000))
+    Candidate().told(many, Source.DISCOVERY)
+    assert len(list(many)) == 1000 - 64
+
+
 def test_strangers_cannot_push_out_what_a_peer_says_of_itself() -> None:
     candidate = Candidate()
     candidate.told(addresses(62), Source.OWN_CLAIM)

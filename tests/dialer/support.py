@@ -11,6 +11,7 @@ from pyp2p.dialer.tables import DialerConfig
 from pyp2p.discv5.candidates import Candidate, Source
 from pyp2p.errors import AdmissionRefused
 from pyp2p.io.messages import MessageStream
+from pyp2p.peer.id import PeerId
 from pyp2p.switch.connection import Connection
 from pyp2p.switch.switch import Switch
 from pyp2p.testing import Sim
@@ -77,3 +78,16 @@ def serve(switch: Switch, network: str, answer: bytes = b"yes") -> None:
         await messages.send(answer)
 
     switch.mount(f"/{network}/hello/1", handle)
+
+
+def stranger(number: int) -> PeerId:
+    return PeerId.from_bytes(b"\x12\x20" + number.to_bytes(32, "big"))
+
+
+async def of_list(*candidates: Candidate) -> AsyncIterator[Candidate]:
+    for candidate in candidates:
+        yield candidate
+
+
+async def agree(connection: Connection) -> None:
+    """A handshake that everybody passes."""

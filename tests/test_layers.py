@@ -89,6 +89,7 @@ WORLDLY = {
     "beacon/folder.py": "is a folder of files",
     "beacon/chainfile.py": "reads files",
     "discv5/state.py": "is a file",
+    "beacon/book_file.py": "is a file",
     "beacon/local.py": "is a folder",
     "io/files.py": "is a few files",
     "peer/keyfile.py": "is a file",

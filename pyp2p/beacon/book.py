@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from itertools import islice
 from math import isfinite
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from pyp2p.peer.id import PeerId
 logger = logging.getLogger("pyp2p.beacon")
 
 _BATCH_EVERY = 5.0  # seconds
+_SAME_BAN = 1.0  # seconds: one that is restored is told again, and 4,000 transactions would hold up a start
 _PATIENCE = 10.0  # seconds for the last batch; a network drive may hang for ever
 
 
@@ -71,8 +72,8 @@ class MemoryBook:
         """
         known = self.get(peer) or Entry()
         limits = self._limits
-        sound = [each for each in addresses if len(each.to_bytes()) <= limits.address and is_dialable(each)]
-        kept = tuple(dict.fromkeys(map(text, sound)))[: limits.addresses]
+        sound = (each for each in addresses if len(each.to_bytes()) <= limits.address and is_dialable(each))
+        kept = tuple(dict.fromkeys(map(text, islice(sound, limits.addresses))))
         self._place(
             peer,
             Entry(
@@ -80,7 +81,7 @@ class MemoryBook:
                 known.score,
                 known.scored,
                 wall,
-                agent[: limits.agent] or known.agent,
+                _text(agent[: limits.agent]) or known.agent,
                 dialled or known.dialled,
             ),
         )
@@ -94,9 +95,11 @@ class MemoryBook:
         self._place(peer, Entry(known.addresses, score, wall, known.seen, known.agent, known.dialled))
 
     async def ban(self, peer: PeerId, ip: IPv4Address | IPv6Address | None, until: float) -> None:
-        """The peer is banned until then, also when the process is killed after this returns."""
-        self._bans[peer] = BanEntry("" if ip is None else str(ip), until)
-        self._note_ban(peer)
+        """The peer is banned until then, also if the process is killed after this returns; never for shorter."""
+        known = self._bans.get(peer)
+        if known is None or until > known.until + _SAME_BAN:
+            self._bans[peer] = BanEntry("" if ip is None else str(ip), until)
+            self._note_ban(peer)
         if len(self._bans) > self._limits.bans:
             first = min(self._bans, key=lambda each: self._bans[each].until)
             del self._bans[first]
@@ -175,15 +178,14 @@ class FileBook(MemoryBook):
         for peer, entry in contents.peers.items():
             self._place(peer, entry)
         self._bans.update(contents.bans)
-        self._changed.clear()  # what did not find a place stays in the file until all is written again
+        self._changed = dict.fromkeys(peer for peer in contents.peers if self.get(peer) is None)  # found no place
 
     def _note(self, peer: PeerId) -> None:
         if self._anew:
             return
         self._changed[peer] = None
-        if (
-            len(self._changed) > self._limits.dialled + self._limits.strangers
-        ):  # strangers come and go, the disk is full
+        most = self._limits.dialled + self._limits.strangers
+        if len(self._changed) > most:  # strangers come and go while the disk is full
             self._changed.clear()
             self._anew = True
 
@@ -237,9 +239,7 @@ class FileBook(MemoryBook):
 
 
 @asynccontextmanager
-async def open_book(
-    path: Path | str | None, *, limits: BookLimits = BookLimits(), wall: Callable[[], float] = time.time
-) -> AsyncIterator[MemoryBook]:
+async def open_book(path: Path | str | None, *, limits: BookLimits = BookLimits()) -> AsyncIterator[MemoryBook]:
     """The book in the file at `path`, made when it is not there; None: in memory only, without any thread.
 
     It never fails because of the file: one that is damaged or newer is set aside, with one that cannot be used the book
@@ -274,6 +274,11 @@ def _parsed(texts: Iterable[str]) -> Iterator[Multiaddr]:
             continue
         if is_dialable(address):
             yield address
+
+
+def _text(agent: str) -> str:
+    """What can be written: half a character, which a text of Python may hold, is none."""
+    return agent.encode("utf-8", "replace").decode("utf-8")
 
 
 def _ip(said: str) -> IPv4Address | IPv6Address | None:

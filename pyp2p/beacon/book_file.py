@@ -44,7 +44,7 @@ COMMIT;
 """
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A peer in the book; times are seconds of the wall clock."""
 
@@ -64,7 +64,7 @@ class BanEntry:
     until: float
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Contents:
     """All that the file holds: peers by when they were seen, bans by when they end."""
 
@@ -124,7 +124,7 @@ class BookFile:
 
 
 def open_file(path: Path, most_peers: int, most_bans: int) -> tuple[BookFile | None, Contents]:
-    """The file, made when it is not there, and what it holds: the `most_peers` seen last, the `most_bans` that end last.
+    """The file, made when it is not there, and what it holds: `most_peers` seen last, `most_bans` that end last.
 
     Never raises: where nothing can be kept, the file is None, and a warning says why.
     """
@@ -136,7 +136,7 @@ def open_file(path: Path, most_peers: int, most_bans: int) -> tuple[BookFile | N
             except _Unusable as error:
                 if not _set_aside(path, error):
                     break
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, ValueError, sqlite3.Error) as error:  # ValueError: a NUL in the name
         logger.warning("the address book is kept in memory only file=%s error=%s", path, printable(repr(error), 300))
     return None, Contents({}, {})
 
@@ -153,7 +153,7 @@ def _open(path: Path, most_peers: int, most_bans: int) -> tuple[BookFile, Conten
         return BookFile(connection), Contents(_read_peers(connection, most_peers), _read_bans(connection, most_bans))
     except sqlite3.Error as error:
         connection.close()
-        if error.sqlite_errorcode & 0xFF in _UNUSABLE:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _UNUSABLE:
             raise _Unusable(str(error)) from None
         raise
     except BaseException:

@@ -156,6 +156,8 @@ class ResponseReader(Generic[Rq, Rs]):
     def next(self) -> Chunk[Rs] | ErrorChunk | None:
         """What comes next; None when that needs more bytes, or nothing more may come.
 
+        After an error chunk it is not to be asked again: what may stand behind it means nothing.
+
         Raises `RemoteError`: a result that is reserved, an unknown context, a length out of bounds, a bad payload, a
         chunk that the method complains about, bytes after the last chunk that may come.
         """
@@ -170,7 +172,6 @@ class ResponseReader(Generic[Rq, Rs]):
         if payload is None:
             return None
         if self._error is not None:
-            buffer.data.clear()  # what may stand behind it is nobody's business
             return ErrorChunk(self._error, printable(payload, MAX_ERROR_TEXT))
         return Chunk(self._value(payload))
 

@@ -374,6 +374,9 @@ class ReqResp:
 
     async def _handle(self, stream: MuxedStream, method: Method[Rq, Rs], handler: Handler[Rq, Rs]) -> None:
         """Called by the switch for each inbound stream; closes or resets it afterwards."""
+        if self._ended:  # it was parked until now
+            stream.reset()
+            return
         protocol = method.protocol
         key = (stream.peer, protocol)
         running = self._serving.get(key, {})
@@ -387,8 +390,6 @@ class ReqResp:
         answer = _Answer(self, stream, method)
         with answer.scope as scope:
             self._serving.setdefault(key, {})[stream] = scope
-            if self._ended:
-                scope.cancel()
             try:
                 await answer.give(handler)
             finally:

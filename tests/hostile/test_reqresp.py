@@ -319,6 +319,14 @@ async def test_hostile_081_083_a_bad_answer_is_a_violation_of_that_peer(sim: Sim
 
 
 @simulated(seeds=(1,))
+async def test_hostile_083_two_chunks_for_the_one_that_was_asked_for_are_a_violation(sim: Sim) -> None:
+    async with asking(sim, saying((b"\x00" + PINGED) * 2), PING) as talk:
+        with pytest.raises(ProtocolViolation):
+            await talk.reqresp.ask(talk.attacker.peer, PING, bytes(8))
+        assert talk.blamed() == {talk.attacker.peer}
+
+
+@simulated(seeds=(1,))
 async def test_hostile_083_chunks_before_too_many_of_them_are_given(sim: Sim) -> None:
     async with asking(sim, saying(*(item(b"%d" % n) for n in range(5)))) as talk:
         response = await talk.reqresp.request(talk.attacker.peer, LIST, b"\x03")

@@ -399,6 +399,40 @@ async def test_who_goes_while_chunks_are_delayed_gives_back_what_it_took_from_al
 
 
 @simulated(seeds=(1,))
+async def test_no_work_is_done_for_who_went_while_it_was_delayed(sim: Sim) -> None:
+    worked = 0
+
+    async def works(connection, request):
+        nonlocal worked
+        worked += 1
+        yield request
+
+    async with duo(sim) as (client, server):
+        server.reqresp.serve(quota(Rate(0.2, 1)), works)
+        await client.reqresp.ask(server.peer, ONE, b"\x01")
+        response = await client.reqresp.request(server.peer, ONE, b"\x01")
+        await trio.sleep(1)
+        response.close()
+        await trio.sleep(20)
+        assert worked == 1
+
+
+@simulated(seeds=(1,))
+async def test_who_has_the_last_chunk_may_ask_again_while_the_handler_tidies_up(sim: Sim) -> None:
+    async def tidies(connection, request):
+        try:
+            yield request
+        finally:
+            await trio.sleep(5)
+
+    async with duo(sim) as (client, server):
+        server.reqresp.serve(LIST, tidies)
+        for _ in range(5):
+            assert await client.reqresp.ask(server.peer, ONE, b"\x01") == b"\x01"
+        assert not server.violations
+
+
+@simulated(seeds=(1,))
 async def test_our_own_requests_keep_the_quota_towards_others(sim: Sim) -> None:
     ours = dataclasses.replace(quota(Rate(1, 4)), deadlines=Deadlines(10, 20))
     async with duo(sim) as (client, server):
@@ -489,6 +523,29 @@ async def test_leaving_the_block_ends_what_is_under_way_both_ways(sim: Sim) -> N
         await until(lambda: ended)
         async with open_reqresp(second) as again:
             again.serve(LIST, numbers)
+
+
+@simulated(seeds=(1,))
+async def test_a_request_that_was_parked_until_the_end_is_reset(sim: Sim) -> None:
+    asked = []
+
+    async def notes(connection, request):
+        asked.append(request)
+        yield request
+
+    async def admit(connection) -> None:
+        await trio.sleep(3)
+
+    async with speaker(sim, "client") as client, node(sim, "server") as second:
+        second.attach(Service("slow", admit=admit))
+        async with open_reqresp(second) as serves:
+            serves.serve(LIST, notes)
+            connection = await client.switch.connect(second.multiaddrs[0])
+            response = await client.reqresp.request(connection, LIST, b"\x01")
+            await trio.sleep(1)
+        with pytest.raises(NetworkFailure):
+            await collected(response)
+        assert not asked
 
 
 @simulated(seeds=(1,))

@@ -34,7 +34,7 @@ def attestation_subnets(node_id: bytes, epoch: int) -> frozenset[int]:
     number = _number(node_id)
     _check_epoch(epoch)
     period = (epoch + number % EPOCHS_PER_SUBNET_SUBSCRIPTION) // EPOCHS_PER_SUBNET_SUBSCRIPTION
-    seed = hashlib.sha256((period % (1 << 64)).to_bytes(8, "little")).digest()
+    seed = hashlib.sha256(period.to_bytes(8, "little")).digest()
     first = _shuffled(number >> (_NODE_ID_BITS - _PREFIX_BITS), 1 << _PREFIX_BITS, seed)
     return frozenset((first + index) % ATTESTATION_SUBNET_COUNT for index in range(SUBNETS_PER_NODE))
 

@@ -290,7 +290,7 @@ class BeaconNetwork:
             self._nursery = await enter(trio.open_nursery())
             stack.callback(self._nursery.cancel_scope.cancel)
             self.gossip = Gossip(self.pubsub, self.chain, lambda: self.clock.epoch, self._nursery)
-            book = await enter(open_book(None if folder is None else folder.peers, wall=world.wall))
+            book = await enter(open_book(None if folder is None else folder.peers))
             self.peering = Peering(
                 self.switch,
                 PeerManager(

@@ -17,10 +17,13 @@ import trio
 from pyp2p.errors import (
     DialSelf,
     LimitExceeded,
+    MuxerError,
     NoCommonProtocol,
     NotAllowed,
     P2PError,
     Refused,
+    RemoteError,
+    SecurityError,
     StageTimeout,
     describe,
     printable,
@@ -35,6 +38,7 @@ from pyp2p.peer.store import PeerBook
 from pyp2p.platform import Platform
 from pyp2p.protocols.ping import PING_PROTOCOL, ping
 from pyp2p.security.base import SecureChannel
+from pyp2p.switch.canonical import CanonicalLog
 from pyp2p.switch.config import SwitchConfig
 from pyp2p.switch.connection import AGENT_PREFIX, Connection
 from pyp2p.switch.events import Connected, Disconnected, EventHub, Identified
@@ -106,6 +110,7 @@ class Establisher:
         self._budgets = StreamBudgets()
         self._pushing = trio.CapacityLimiter(PUSH_CONCURRENCY)
         self._stopping = False
+        self._canonical = CanonicalLog(platform.rng)
         self._serving = 0  # `serve` calls, farewells included
         self._served = trio.lowlevel.ParkingLot()
 
@@ -191,9 +196,14 @@ class Establisher:
             return
         self.running[connection.id] = peering
         self._serving += 1
+        if not peering.isolated:
+            self._canonical.established(connection)
         try:
             await run_connection(connection, lambda: connection.start_service(lambda _: self._welcome(peering)))
         finally:
+            if isinstance(connection.error, RemoteError) and not peering.isolated:
+                component = _broken_part(connection, connection.error)
+                self._canonical.misbehaving(connection, component, connection.error, trio.current_time())
             self._tell_refusals(peering)
             ticket.release()
             del self.running[connection.id]
@@ -315,6 +325,8 @@ class Establisher:
                     step.bytes_out = connection.stats.bytes_out - before[1]
         except (P2PError, trio.BrokenResourceError) as error:
             connection.identify_error = error
+            if isinstance(error, RemoteError):
+                self._canonical.misbehaving(connection, "identify", error, trio.current_time())
         finally:
             connection.trace.finish(trio.current_time())
             connection.identified.set()
@@ -500,3 +512,12 @@ class Establisher:
                 peering.idle_since = now
             elif now - peering.idle_since >= (_DRAIN_GRACE if ours else self._config.timeouts.idle_duplicate):
                 self._spawn(connection.aclose, CloseReason("duplicate", "another connection to this peer is kept"))
+
+
+def _broken_part(connection: Connection, error: RemoteError) -> str:
+    """Which part of ours the error that ended the connection came from, by its name in the canonical log."""
+    if connection.reason is None or connection.reason.code != "violation":
+        return "admission"
+    if isinstance(error, SecurityError):
+        return "security"
+    return "muxer" if isinstance(error, MuxerError) else "multistream"

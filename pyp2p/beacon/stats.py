@@ -85,10 +85,14 @@ class NodeStats:
     bytes_out: int
     messages_in: int
     messages_out: int
-    # By (direction "inbound" | "outbound", transport, security, muxer, "true" | "false" for an early muxer, IP version)
+    # By ("inbound" | "outbound", transport, security, muxer, "true" | "false" for an early muxer, IP version):
+    # what `labels.connection` makes
     opened: Mapping[tuple[str, str, str, str, str, str], int] = field(default_factory=dict)
     closed: Mapping[tuple[str, str, str, str, str, str], int] = field(default_factory=dict)
+    key_types: Mapping[tuple[str, str], int] = field(default_factory=dict)  # of `opened`, by (direction, kind of key)
     dial_errors: Mapping[str, int] = field(default_factory=dict)  # by stage
+    # Attempts to reach one address, by (transport, error, IP version) as `labels.dial_error` makes them
+    attempts_failed: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
     gossip: Mapping[tuple[str, str], int] = field(default_factory=dict)  # counters by (what, topic or "")
     gossip_gauges: Mapping[tuple[str, str], int] = field(default_factory=dict)
     requests: Mapping[tuple[str, str, str], int] = field(default_factory=dict)  # by (method, "in" | "out", result)

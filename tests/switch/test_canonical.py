@@ -52,6 +52,7 @@ async def test_an_isolated_connection_is_not_told_by_who_isolates_it(sim: Sim, c
 @pytest.mark.hostile
 @simulated(seeds=(1,))
 async def test_a_peer_whose_frames_do_not_decrypt_is_told(sim: Sim, caplog) -> None:
+    caplog.set_level(logging.INFO, "pyp2p.canonical")
     plan = Misbehaviour(corrupt_at=2_000)
     async with node(sim, "b") as b, node(sim, "a", plan=plan) as a:
         connection = await a.connect(b.peer, b.addresses)
@@ -67,6 +68,8 @@ async def test_a_peer_whose_frames_do_not_decrypt_is_told(sim: Sim, caplog) -> N
 @pytest.mark.hostile
 @simulated(seeds=(1,))
 async def test_a_peer_whose_identify_is_malformed_is_told(sim: Sim, caplog) -> None:
+    caplog.set_level(logging.INFO, "pyp2p.canonical")
+
     async def garbage(stream: MuxedStream) -> None:
         await stream.send_all(b"\x05\xff\xff\xff\xff\xff")
 

@@ -240,9 +240,11 @@ def test_a_counter_never_falls_when_its_family_reaches_the_bound() -> None:
 @pytest.mark.hostile
 def test_more_topics_than_there_are_names_for_are_summed_up() -> None:
     topics = tuple(TopicStats(f"/t/{n}", peers=1, mesh=0, messages=1, bytes=1) for n in range(MAX_TOPICS + 9))
-    mesh = Page(node(topics=topics)).of("gossipsub_topic_peers_counts")
-    assert len(mesh) <= MAX_SERIES
-    assert sum(mesh.values()) == MAX_TOPICS + 9
+    last = {("accepted", topics[-1].topic): 5}
+    page = Page(node(topics=topics, gossip=last))
+    assert len(page.of("gossipsub_topic_peers_counts")) <= MAX_SERIES
+    assert sum(page.of("gossipsub_topic_peers_counts").values()) == MAX_TOPICS + 9
+    assert page.of("pyp2p_gossip_events_total") == {("accepted", "other"): 5}
 
 
 @pytest.mark.hostile

@@ -42,9 +42,9 @@ class CanonicalLog:
     def misbehaving(self, connection: Connection, component: str, error: RemoteError, now: float) -> None:
         """Log at INFO, as `CANONICAL_MISBEHAVING_PEER`, that the peer broke a rule of `component`.
 
-        Not at WARNING as go does: what a remote can cause is nothing to wake anybody for, and its rate is bounded. `err`
-        is the error and `msg` its type, quoted as Go's %q does, except that all that is not ASCII is escaped too; `now`
-        is in monotonic seconds.
+        Not at WARNING as go does: what a remote can cause is nothing to wake anybody for, and its rate is bounded.
+        `err` is the error and `msg` its type, quoted as Go's %q does, except that all that is not ASCII is escaped too;
+        `now` is in monotonic seconds.
         """
         self._limiter.log(
             now,

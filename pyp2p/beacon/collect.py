@@ -8,48 +8,49 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from pyp2p.beacon import labels
 from pyp2p.beacon.gossip import Gossip
 from pyp2p.beacon.stats import ConnectionStats, TopicStats
-from pyp2p.peer.address import AddressKind, components, text
+from pyp2p.errors import DialFailed
+from pyp2p.peer.address import AddressKind, text
 from pyp2p.pubsub.service import Pubsub
 from pyp2p.reqresp.service import ReqResp
 from pyp2p.switch.connection import Connection
 from pyp2p.switch.events import Connected, Disconnected, SwitchEvent
-
-_Labels = tuple[str, str, str, str, str, str]
+from pyp2p.trace import Stage
 
 
 class Totals:
-    """What there was since the start. `opened` and `closed` are by direction, transport, security, muxer, whether the
-    muxer was agreed early, and IP version.
-    """
+    """What there was since the start, in the words of `labels.py`."""
 
     def __init__(self) -> None:
-        self.opened: Counter[_Labels] = Counter()
-        self.closed: Counter[_Labels] = Counter()
-        self.dial_errors: Counter[str] = Counter()
-        self.ended: Counter[str] = Counter()  # bytes and messages of connections that are over
+        self.opened: Counter[tuple[str, str, str, str, str, str]] = Counter()
+        self.closed: Counter[tuple[str, str, str, str, str, str]] = Counter()
+        self.key_types: Counter[tuple[str, str]] = Counter()
+        self.dial_errors: Counter[str] = Counter()  # by stage
+        self.attempts_failed: Counter[tuple[str, str, str]] = Counter()
+        self._ended: Counter[str] = Counter()  # bytes and messages of connections that are over
 
     def note(self, event: SwitchEvent) -> None:
         """Count a connection that begins or ends."""
         if isinstance(event, Connected):
-            self.opened[_labels(event.connection)] += 1
+            self.opened[labels.connection(event.connection)] += 1
+            self.key_types[labels.key_type(event.connection)] += 1
         elif isinstance(event, Disconnected):
-            self.closed[_labels(event.connection)] += 1
-            self.ended.update(_moved(event.connection))
+            self.closed[labels.connection(event.connection)] += 1
+            self._ended.update(_moved(event.connection))
+
+    def note_failure(self, stage: Stage, error: Exception) -> None:
+        """Count a dial that failed, and each of its attempts in which something was sent."""
+        self.dial_errors[stage.value] += 1
+        for attempt in error.attempts if isinstance(error, DialFailed) else ():
+            label = labels.dial_error(attempt)
+            if label is not None:
+                self.attempts_failed[label] += 1
 
     def moved(self, connections: Iterable[Connection]) -> Counter[str]:
         """Bytes and messages each way, of all connections that there ever were."""
-        return sum(map(_moved, connections), self.ended.copy())
-
-
-def _labels(connection: Connection) -> _Labels:
-    parts = [part.name for part in components(connection.remote)]
-    transport = next((name for name in ("quic-v1", "ws", "wss", "tcp", "memory") if name in parts), "other")
-    version = {"ip4": "ip4", "ip6": "ip6"}.get(parts[0], "unknown")
-    direction = "outbound" if connection.direction.outbound else "inbound"
-    early = "true" if connection.early_muxer else "false"
-    return direction, transport, connection.security, connection.muxer_protocol, early, version
+        return sum(map(_moved, connections), self._ended.copy())
 
 
 def _moved(connection: Connection) -> Counter[str]:
@@ -88,6 +89,17 @@ def topic_stats(pubsub: Pubsub, gossip: Gossip) -> Iterable[TopicStats]:
         yield TopicStats(topic, len(pubsub.peers(topic)), len(pubsub.mesh(topic)), messages, size)
 
 
+def drop_counts(pubsub: Pubsub, discovery: Counter[str]) -> Counter[str]:
+    """What was lost, by where: gossip that readers or peers were too slow for, datagrams that found no room."""
+    lost: Counter[str] = Counter()
+    for (what, _), count in pubsub.counters.items():
+        if "dropped" in what or what in _LOST:
+            lost[f"gossip {what}"] += count
+    for what, count in discovery.items():
+        lost[f"discovery {what}"] += count
+    return lost
+
+
 def request_stats(reqresp: ReqResp) -> Counter[tuple[str, str, str]]:
     """Requests by (method, direction, result)."""
     found: Counter[tuple[str, str, str]] = Counter()
@@ -96,4 +108,5 @@ def request_stats(reqresp: ReqResp) -> Counter[tuple[str, str, str]]:
     return found
 
 
+_LOST = ("slow subscriber", "own expired", "lost with its stream", "validation queue full", "validation timed out")
 _SERVING = ("served", "too many at once", "request too slow", "answer too slow", "crashed")

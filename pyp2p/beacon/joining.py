@@ -53,19 +53,39 @@ class Bootstrap:
 
 
 class Joining:
-    """One attempt to get into a network; `run` once."""
+    """One attempt to get into a network; `run` once.
 
-    def __init__(self, switch: Switch, discovery: Discv5 | None, bootstraps: Sequence[Bootstrap]) -> None:
+    The dials belong to `nursery`: they go on when the caller has its answer, until they are through or the time is up,
+    so that no connection is given up that is just being made.
+    """
+
+    def __init__(
+        self, switch: Switch, discovery: Discv5 | None, bootstraps: Sequence[Bootstrap], nursery: trio.Nursery
+    ) -> None:
         self._switch = switch
         self._discovery = discovery
         self._bootstraps = {each.peer: each for each in bootstraps}
         self._anybody = not any(each.dialable for each in bootstraps)
+        self._nursery = nursery
         self._reached: PeerId | None = None
-        self._done = trio.CancelScope()
+        self._success = trio.Event()
 
     async def run(self, seconds: float) -> PeerId:
         """Return at the first success, with the peer that it was. Raises `JoinFailed` after `seconds`."""
-        with trio.move_on_after(seconds), self._done:
+        scope = trio.CancelScope(deadline=trio.current_time() + seconds)
+        self._nursery.start_soon(self._try_all, scope)
+        try:
+            with trio.move_on_after(seconds):
+                await self._success.wait()
+        finally:
+            if self._reached is None:
+                scope.cancel()
+        if self._reached is None:
+            raise JoinFailed(list(self._bootstraps.values()), seconds)
+        return self._reached
+
+    async def _try_all(self, scope: trio.CancelScope) -> None:
+        with scope:
             async with self._switch.watch() as events, trio.open_nursery() as nursery:
                 for bootstrap in self._bootstraps.values():
                     if self._discovery is not None and bootstrap.record is not None:
@@ -77,9 +97,6 @@ class Joining:
                 async for event in events:
                     if isinstance(event, Connected):
                         self._met(event.connection.peer)
-        if self._reached is None:
-            raise JoinFailed(list(self._bootstraps.values()), seconds)
-        return self._reached
 
     def _met(self, peer: PeerId) -> None:
         if self._anybody or peer in self._bootstraps:
@@ -88,7 +105,7 @@ class Joining:
     def _succeed(self, peer: PeerId) -> None:
         if self._reached is None:
             self._reached = peer
-            self._done.cancel()
+            self._success.set()
 
     async def _ask(self, discovery: Discv5, bootstrap: Bootstrap, record: Enr) -> None:
         while True:

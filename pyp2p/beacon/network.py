@@ -14,6 +14,7 @@ dialer, which topics live for `gossip.py`, what a status is worth for `status.py
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -25,7 +26,7 @@ import trio
 
 from pyp2p.beacon.book import open_book
 from pyp2p.beacon.clock import SlotClock
-from pyp2p.beacon.collect import Totals, connection_stats, request_stats, topic_stats
+from pyp2p.beacon.collect import Totals, connection_stats, drop_counts, request_stats, topic_stats
 from pyp2p.beacon.config import BeaconConfig
 from pyp2p.beacon.containers import GoodbyeReason, MetaDataV3, StatusV1, StatusV2
 from pyp2p.beacon.events import (
@@ -163,7 +164,7 @@ class BeaconNetwork:
         """
         given = [*self.config.bootnodes, *self.chain.bootnodes] if bootstrap is None else bootstrap
         bootstraps = parse_bootstraps(given)
-        return await Joining(self.switch, self.discovery, bootstraps).run(seconds)
+        return await Joining(self.switch, self.discovery, bootstraps, self._nursery).run(seconds)
 
     def add_handshake(self, step: Handshake) -> None:
         """Have every connection from now on pass a step of the application too; status comes first. See `Handshake`."""
@@ -209,6 +210,7 @@ class BeaconNetwork:
         """How things stand."""
         connections, clock, status = self.switch.connections(), self.clock, self.status
         moved, pubsub, discovery = self._totals.moved(connections), self.pubsub, self.discovery
+        heard: Counter[str] = Counter() if discovery is None else discovery.counters
         return NodeStats(
             peer=self.peer,
             enr="" if discovery is None else discovery.record.text,
@@ -224,13 +226,16 @@ class BeaconNetwork:
             topics=tuple(topic_stats(pubsub, self.gossip)),
             opened=self._totals.opened,
             closed=self._totals.closed,
+            key_types=self._totals.key_types,
             dial_errors=self._totals.dial_errors,
+            attempts_failed=self._totals.attempts_failed,
             gossip=pubsub.counters,
             gossip_gauges=pubsub.gauges(),
             requests=request_stats(self.reqresp),
             limits=self.switch.counters,
-            discovery={} if discovery is None else discovery.counters,
+            discovery=heard,
             discovery_gauges={} if discovery is None else discovery.gauges(),
+            dropped=drop_counts(pubsub, heard),
             bytes_in=moved["bytes_in"],
             bytes_out=moved["bytes_out"],
             messages_in=moved["messages_in"],
@@ -471,7 +476,7 @@ class BeaconNetwork:
             async for event in events:
                 if isinstance(event, Failed):
                     failure = event.failure
-                    self._totals.dial_errors[failure.stage.value] += 1
+                    self._totals.note_failure(failure.stage, event.error)
                     await self._hub.tell(DialFailed(failure.peer, failure.stage.value, failure.reason))
                 elif isinstance(event, SearchFailed):
                     await self._hub.tell(Warned(f"discovery: {describe(event.error)}"))

@@ -16,7 +16,7 @@ from pyp2p.beacon.containers import GoodbyeReason
 from pyp2p.beacon.events import PeerConnected
 from pyp2p.beacon.exchange import Exchange, PeerFacts
 from pyp2p.beacon.handshakes import NotWelcome
-from pyp2p.beacon.peer_types import Ban, BanIp, ConnectedPeer, Dial, Disconnect, Discover, Effect, Subnet, Unban, Want
+from pyp2p.beacon.peer_types import Ban, BanIp, Dial, Disconnect, Discover, Effect, Subnet, Unban, Want
 from pyp2p.beacon.peers import PeerManager
 from pyp2p.beacon.scores import Tolerance
 from pyp2p.beacon.stats import PeerStats
@@ -117,13 +117,30 @@ class Peering:
     # --- how things stand
 
     def peers(self) -> list[PeerStats]:
-        """Who is connected, the longest first."""
-        now, stats = trio.current_time(), list[PeerStats]()
-        for each in self.manager.peers(now):
-            connections = self._switch.connections(each.peer)
-            if connections:
-                stats.append(_peer_stats(each, connections[0], self._exchange.facts(connections[0]), self._pubsub))
-        return stats
+        """Who is connected and not on its way out, the longest first."""
+        first: dict[PeerId, Connection] = {}
+        for connection in self._switch.connections():
+            if connection.peer not in self.leaving:
+                first.setdefault(connection.peer, connection)
+        return [self._stats(connection) for connection in first.values()]
+
+    def _stats(self, connection: Connection) -> PeerStats:
+        peer, facts = connection.peer, self._exchange.facts(connection)
+        status, said = facts.status, facts.metadata
+        return PeerStats(
+            peer=peer,
+            agent=_agent(connection),
+            outbound=connection.direction.outbound,
+            score=self.manager.score(peer, trio.current_time()),
+            gossip_score=self._pubsub.score(peer).total,
+            trusted=self.manager.is_kept(peer),
+            attnets=() if said is None else tuple(sorted(said.attnets)),
+            syncnets=tuple(sorted(getattr(said, "syncnets", ()))),
+            head_slot=None if status is None else status.head_slot,
+            round_trip=facts.round_trip,
+            status=status,
+            metadata=said,
+        )
 
     def introduction(self, connection: Connection) -> PeerConnected:
         """What watchers are told of a new peer."""
@@ -247,21 +264,3 @@ def node_id_of(peer: PeerId) -> bytes | None:
 
 def _agent(connection: Connection) -> str | None:
     return None if connection.info is None else connection.info.agent
-
-
-def _peer_stats(peer: ConnectedPeer, connection: Connection, facts: PeerFacts, pubsub: Pubsub) -> PeerStats:
-    status, said = facts.status, facts.metadata
-    return PeerStats(
-        peer=peer.peer,
-        agent=_agent(connection),
-        outbound=peer.direction.outbound,
-        score=peer.score,
-        gossip_score=pubsub.score(peer.peer).total,
-        trusted=peer.kept,
-        attnets=() if said is None else tuple(sorted(said.attnets)),
-        syncnets=tuple(sorted(getattr(said, "syncnets", ()))),
-        head_slot=None if status is None else status.head_slot,
-        round_trip=facts.round_trip,
-        status=status,
-        metadata=said,
-    )

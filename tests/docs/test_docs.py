@@ -24,6 +24,36 @@ async def main():
 trio.run(main)
 """
 
+FOLLOWING = """
+import os, tempfile, time
+from pyp2p.beacon.chainfile import chain_text
+from pyp2p.beacon.devchain import dev_chain
+from pyp2p.beacon.follow import open_follower
+
+async def beside():
+    chain = dev_chain(int(time.time()) - 4)
+    os.chdir(tempfile.mkdtemp())
+    Path("chain.toml").write_text(chain_text(chain))
+    shown = []
+    globals()["print"] = lambda *words: shown.append(words)
+    async with BeaconNetwork(BeaconConfig(chain)) as maker, open_follower(maker) as follower:
+        await follower.produce_one(1)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(main, "chain.toml", [maker.enr])
+            while not any(words[0] == "fetched" for words in shown):
+                await trio.sleep(0.05)
+            await maker.pubsub.wait_for_peers(maker.pubsub.topics[-1])
+            while not any(words[0] == "block" for words in shown):
+                await follower.produce_one(maker.clock.slot)
+                await trio.sleep(0.1)
+            nursery.cancel_scope.cancel()
+        say = __builtins__.print
+        say(*shown[0])
+        say("block", shown[-1][-1] == maker.peer)
+
+trio.run(beside)
+"""
+
 
 def programs(page: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
@@ -59,3 +89,8 @@ def test_the_admission_in_the_docs_admits() -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_node_in_the_docs_follows() -> None:
+    (program,) = programs("docs/beacon.md")
+    assert run(program + FOLLOWING) == "fetched 0 altair\nblock True\n"

@@ -69,6 +69,14 @@ EXPECTED = {
         refused\.limit\.per_ip4 1
         refused\.gater\.dial 1
     """,
+    "beacon": r"""
+        joined by True
+        first news by range
+        first news by caught up
+        first news by gossip
+        its client is pyp2p and its score 0\.0
+        blocks in the folder: True
+    """,
     "events": r"""
         ListenAddrAdded: /ip4/127\.0\.0\.1/tcp
         Connected: inbound

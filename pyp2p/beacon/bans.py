@@ -6,6 +6,7 @@ one out needs as many identities, and addresses in proportion, since those of ba
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
@@ -33,7 +34,7 @@ class Bans:
         self._most = most
         self._peers: dict[PeerId, Banned] = {}
         self._networks: dict[IPNetwork, dict[PeerId, float]] = {}
-        self._first = float("inf")  # no ban ends before this
+        self._first = math.inf  # no ban ends before this
 
     def __len__(self) -> int:
         return len(self._peers)
@@ -64,10 +65,10 @@ class Bans:
             if not there:
                 del self._networks[banned.network]
 
-    def get(self, peer: PeerId, now: float) -> Banned | None:
-        """The ban of a peer, if one stands."""
+    def until(self, peer: PeerId) -> float:
+        """When the ban of a peer ends or ended; minus infinity without one."""
         banned = self._peers.get(peer)
-        return banned if banned is not None and banned.until > now else None
+        return -math.inf if banned is None else banned.until
 
     def network_until(self, ip: IPAddress | None, now: float) -> float | None:
         """Until when the address is banned: until at most five of the banned peers there are left; None when it is not.
@@ -86,7 +87,7 @@ class Bans:
         over = [peer for peer, banned in self._peers.items() if banned.until <= now]
         for peer in over:
             self.lift(peer)
-        self._first = min((banned.until for banned in self._peers.values()), default=float("inf"))
+        self._first = min((banned.until for banned in self._peers.values()), default=math.inf)
         return over
 
     def next_end(self) -> float:

@@ -110,7 +110,7 @@ class PeerManager:
         """
         if peer in self._trusted:
             return None
-        if self._bans.get(peer, now):
+        if self._bans.until(peer) > now:
             return Refusal(GoodbyeReason.BANNED, "the peer is banned")
         if self._bans.network_until(ip, now) is not None:
             return Refusal(GoodbyeReason.BANNED, f"too many banned peers came from {network_of(ip)}")
@@ -150,7 +150,7 @@ class PeerManager:
             return
         self._changed = True
         state.score.gossip, gossip = 0.0, state.score.gossip  # gossip remembers what it holds against a peer by itself
-        if self._bans.get(peer, now):
+        if self._bans.until(peer) > now:
             return
         behaviour = state.score.behaviour(now)
         self._faults.keep(peer, state.score, now)
@@ -161,7 +161,7 @@ class PeerManager:
 
     def report(self, peer: PeerId, tolerance: Tolerance, reason: str, now: float) -> None:
         """The peer did something wrong; `reason` is for people, and escaped. It may have left meanwhile."""
-        if peer in self._trusted or self._bans.get(peer, now):
+        if peer in self._trusted or self._bans.until(peer) > now:
             return
         state = self._peers.get(peer)
         score = state.score if state is not None else self._faults.get(peer) or Score(at=now)
@@ -232,10 +232,8 @@ class PeerManager:
     def restore(self, peer: PeerId, score: float, good: bool, age: float, now: float) -> None:
         """The peer had this score `age` seconds ago (a wall clock that was set back makes it 0); `good`: dial it again.
 
-        Call it before the network starts. What is no score counts as 0.
+        Call it before the network starts. What is no number counts as 0.
         """
-        if not math.isfinite(score):
-            score = 0.0
         self._faults.keep(peer, Score(score, now - max(0.0, age)), now)
         if good and score >= 0 and peer not in self._kept:
             self._good.add(peer, now, 0.0)
@@ -279,7 +277,7 @@ class PeerManager:
         """The score of a peer, -100..100: 100 for a trusted one, -100 for a banned one, 0 for one we do not know."""
         if peer in self._trusted:
             return 100.0
-        if self._bans.get(peer, now):
+        if self._bans.until(peer) > now:
             return -100.0
         return self._score_of(peer).total(now)
 
@@ -358,8 +356,9 @@ class PeerManager:
             self._send_away(peer, GoodbyeReason.BAD_SCORE, why)
 
     def _ban(self, peer: PeerId, ip: IPAddress | None, until: float, why: str, now: float) -> None:
-        self._effects.append(Ban(peer, ip, until, why))
-        self._effects += [Unban(other) for other in self._bans.add(peer, ip, until)]
+        gone = self._bans.add(peer, ip, until)
+        self._effects.append(Ban(peer, ip, self._bans.until(peer), why))
+        self._effects += [Unban(other) for other in gone]
         self._faults.take(peer)
         self._good.forget(peer)
         network, network_until = network_of(ip), self._bans.network_until(ip, now)

@@ -312,6 +312,19 @@ def test_the_last_of_a_wanted_subnet_is_never_pruned_whatever_else_it_is() -> No
     assert script.sent_away(60.0) == {a: GoodbyeReason.TOO_MANY_PEERS}
 
 
+def test_the_last_of_a_wanted_subnet_stays_when_nobody_else_may_go() -> None:
+    kept = [peer("s"), peer("t")]
+    for serving in (["a"], ["a", "b"]):
+        script = Script(target=2, headroom=1.0, outbound=0.0, static=kept)
+        script.join("s", "t", *serving)
+        for name in serving:
+            script.manager.metadata(peer(name), seq=1, attnets=[1])
+        script.manager.want_subnet(attnet(1), script.now + 100)
+        script.poll(60.0)
+        assert len(script.here) == 3
+        assert len(script.sent_away(60.0)) == 1  # wanted no more
+
+
 def test_two_that_serve_the_same_subnet_are_not_both_pruned() -> None:
     script = Script(target=2, headroom=1.0, outbound=0.0)
     names = ["a", "b", "c", "d"]
@@ -484,6 +497,9 @@ def test_a_score_is_restored_as_old_as_it_is(score: float, age: float, now: floa
     script = Script()
     script.manager.restore(peer("a"), score, True, age, script.now)
     assert script.manager.score(peer("a"), script.now) == pytest.approx(now)
+    assert script.manager.score(peer("a"), script.now + 600) == pytest.approx(now / 2)
+    script.poll(24 * HOURS)
+    assert script.manager.counters()["remembered_faults"] == 0
 
 
 def test_good_peers_of_the_last_run_are_dialled_and_bad_ones_not() -> None:
@@ -500,6 +516,14 @@ def test_a_ban_is_restored_for_12_hours_at_most(seconds: float, lasts: float) ->
     script.manager.restore_ban(peer("a"), ip(1), seconds, script.now)
     assert [ban.until - script.now for ban in of(Ban, script.poll())] == ([lasts] if lasts else [])
     assert bool(script.manager.refusal(peer("a"), None, IN, script.now)) is bool(lasts)
+
+
+def test_a_ban_is_extended_and_never_shortened() -> None:
+    script = Script()
+    for seconds in (100.0, 50.0, 200.0):
+        script.manager.restore_ban(peer("a"), ip(1), seconds, script.now)
+    assert [ban.until - script.now for ban in of(Ban, script.poll())] == [100.0, 100.0, 200.0]
+    assert of(Unban, script.poll(199.0)) == [] and of(Unban, script.poll(1.0)) == [Unban(peer("a"))]
 
 
 def test_restored_bans_count_for_their_address() -> None:

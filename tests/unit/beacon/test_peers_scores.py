@@ -38,7 +38,7 @@ def test_faults_that_are_apart_fade_apart() -> None:
     score.fault(Tolerance.LOW, 600.0)
     assert score.behaviour(600.0) == -15 and score.behaviour(1200.0) == -7.5
     score.fault(Tolerance.MID, 0.0)  # the clock went back: nothing fades, nothing grows
-    assert score.behaviour(0.0) == -20
+    assert score.behaviour(0.0) == score.behaviour(600.0) == -20
 
 
 @pytest.mark.parametrize(

@@ -37,10 +37,15 @@ class SlotClock:
         """From now to the start of a slot; below 0 for one that has begun."""
         return self._chain.slot_start(slot) - self._wall()
 
+    @property
+    def seconds_to_next(self) -> float:
+        """To the start of the next slot, but at most a minute: the wall clock may be set meanwhile."""
+        return min(max(self.seconds_until(self.slot + 1), 0.0), _LONGEST)
+
     async def next_slot(self) -> int:
         """Wait for the start of the next slot, and return it; whoever is late misses some."""
         coming = self.slot + 1
         await trio.lowlevel.checkpoint()
-        while (seconds := self.seconds_until(coming)) > 0:  # noqa: ASYNC110  nobody tells that the clock was set
-            await trio.sleep(min(seconds, _LONGEST))
+        while self.slot < coming:  # noqa: ASYNC110  nobody tells that the clock was set
+            await trio.sleep(self.seconds_to_next)
         return max(self.slot, coming)

@@ -11,9 +11,14 @@ from pyp2p.beacon.subnets import CUSTODY_REQUIREMENT, NUMBER_OF_CUSTODY_GROUPS
 from pyp2p.discv5.candidates import Known
 from pyp2p.discv5.enr import Enr
 from pyp2p.discv5.types import Discv5Config
-from pyp2p.peer.keys import Identity
+from pyp2p.peer.keys import Identity, KeyType
 from pyp2p.reqresp.declare import Limits
-from pyp2p.switch.config import SwitchConfig
+from pyp2p.switch.config import SwitchConfig, Timeouts
+
+
+def _patient() -> SwitchConfig:
+    """Admission outlasts each single handshake: who is too slow for one is told goodbye."""
+    return SwitchConfig(timeouts=Timeouts(admission=20.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,7 @@ class BeaconConfig:
     custody_group_count: int = CUSTODY_REQUIREMENT
     peers: PeerConfig = field(default_factory=PeerConfig)
     requests: Limits = field(default_factory=Limits)
-    switch: SwitchConfig = field(default_factory=SwitchConfig)  # its `agent` is the one above
+    switch: SwitchConfig = field(default_factory=_patient)  # its `agent` is the one above
     discv5: Discv5Config = field(default_factory=Discv5Config)
     dials: int = 16  # attempts under way at once
     events: int = 64  # that a slow watcher may lag before it slows the network
@@ -62,6 +67,8 @@ class BeaconConfig:
             raise ValueError("listen: one address of an IP version")
         if not 0 <= self.custody_group_count <= NUMBER_OF_CUSTODY_GROUPS:
             raise ValueError(f"custody_group_count is 0 to {NUMBER_OF_CUSTODY_GROUPS}, not {self.custody_group_count}")
+        if self.identity is not None and self.identity.public_key.type is not KeyType.SECP256K1:
+            raise ValueError("identity: a beacon node has a key of type secp256k1")
         for name in ("dials", "events"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")

@@ -57,7 +57,7 @@ from pyp2p.dialer.tables import DialerConfig
 from pyp2p.discv5.candidates import Candidate, Known, named_peer, random_nodes, subnet_nodes
 from pyp2p.discv5.enr import Enr, Value, node_id
 from pyp2p.discv5.service import Bind, Discv5, open_discv5
-from pyp2p.errors import DiscoveryError, ProtocolViolation, describe, printable, unwrapped
+from pyp2p.errors import DiscoveryError, LocalProtocolError, ProtocolViolation, describe, printable, unwrapped
 from pyp2p.io.hub import Hub
 from pyp2p.io.udp import bind_udp
 from pyp2p.muxers.base import MuxerFactory
@@ -73,7 +73,7 @@ from pyp2p.reqresp.declare import Method
 from pyp2p.reqresp.service import Handler, Response, open_reqresp
 from pyp2p.switch.connection import Connection
 from pyp2p.switch.events import Disconnected, Identified
-from pyp2p.switch.facts import SHUTDOWN, CloseReason
+from pyp2p.switch.facts import SHUTDOWN
 from pyp2p.switch.gater import BlockList
 from pyp2p.switch.service import Service
 from pyp2p.switch.switch import open_switch
@@ -86,6 +86,7 @@ Rs = TypeVar("Rs")
 
 JOIN_SECONDS = 30.0
 _NETWORK = "beacon"  # of the dialer
+_TO_TELL = 256  # rare events that wait for watchers; more are counted
 _LEAVE = 1.0  # seconds for goodbyes when the block is left
 _SUBNET_SEARCH = 30.0  # seconds that discovery looks for one subnet
 
@@ -124,10 +125,15 @@ class BeaconNetwork:
         self._handshakes = Handshakes(self._refuse, self._warn)
         self._handshakes.add(Handshake("status", self._greet, 0, goodbye=GoodbyeReason.IRRELEVANT_NETWORK))
         self._totals = Totals()
+        self._to_tell, self._told = trio.open_memory_channel[NetworkEvent](_TO_TELL)
+        self._untold = 0
+        self._resubscribe = trio.Event()
         self.discovery: Discv5 | None = None
         self._life: AbstractAsyncContextManager[None] | None = None
 
     async def __aenter__(self) -> BeaconNetwork:
+        if self._life is not None:
+            raise LocalProtocolError("a BeaconNetwork runs once: make another one")
         self._life = self._run()
         await self._life.__aenter__()
         return self
@@ -172,8 +178,7 @@ class BeaconNetwork:
 
     async def disconnect(self, peer: PeerId, code: int = GoodbyeReason.CLIENT_SHUTDOWN) -> None:
         """Say goodbye to a peer and close its connections."""
-        self.peering.leaving[peer] = GoodbyeReason(code)
-        await self.switch.disconnect(peer, CloseReason("goodbye", goodbye_text(code)))
+        await self.peering.disconnect(peer, code, goodbye_text(code))
 
     # --- peers
 
@@ -224,18 +229,18 @@ class BeaconNetwork:
             connections=tuple(connection_stats(connection) for connection in connections),
             peers=tuple(self.peers()),
             topics=tuple(topic_stats(pubsub, self.gossip)),
-            opened=self._totals.opened,
-            closed=self._totals.closed,
-            key_types=self._totals.key_types,
-            dial_errors=self._totals.dial_errors,
-            attempts_failed=self._totals.attempts_failed,
-            gossip=pubsub.counters,
+            opened=dict(self._totals.opened),
+            closed=dict(self._totals.closed),
+            key_types=dict(self._totals.key_types),
+            dial_errors=dict(self._totals.dial_errors),
+            attempts_failed=dict(self._totals.attempts_failed),
+            gossip=dict(pubsub.counters),
             gossip_gauges=pubsub.gauges(),
             requests=request_stats(self.reqresp),
             limits=self.switch.counters,
-            discovery=heard,
+            discovery=dict(heard),
             discovery_gauges={} if discovery is None else discovery.gauges(),
-            dropped=drop_counts(pubsub, heard),
+            dropped=drop_counts(pubsub, heard) | {"events": self._untold},
             bytes_in=moved["bytes_in"],
             bytes_out=moved["bytes_out"],
             messages_in=moved["messages_in"],
@@ -328,7 +333,7 @@ class BeaconNetwork:
             discover = None if self.discovery is None else partial(random_nodes, self.discovery, self._of_our_network)
             network = await enter(self._dialer.network(_NETWORK, discover=discover))
             await self._nursery.start(self.peering.run, network)
-            for task in (self._keep_time, self._watch_switch, self._watch_dialer):
+            for task in (self._keep_time, self._watch_switch, self._watch_dialer, self._relay):
                 await self._nursery.start(task)
             for each in (*static, *trusted):
                 network.keep(each.peer, each.addrs)
@@ -402,7 +407,19 @@ class BeaconNetwork:
 
     def _warn(self, words: str) -> None:
         logger.warning("%s", printable(words, 300))
-        self._nursery.start_soon(self._hub.emit, Warned(words))
+        self._say(Warned(words))
+
+    def _say(self, event: NetworkEvent) -> None:
+        """Tell watchers soon: what happens by the clock must not wait for them."""
+        try:
+            self._to_tell.send_nowait(event)
+        except trio.WouldBlock:
+            self._untold += 1
+
+    async def _relay(self, task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        async for event in self._told:
+            await self._hub.emit(event)
 
     # --- tasks
 
@@ -411,33 +428,27 @@ class BeaconNetwork:
         epoch, scopes = self.clock.epoch, dict[int, trio.CancelScope]()
         task_status.started()
         while True:
+            self._change_subnets(self._subnets.at(self.clock.slot), scopes)
+            with trio.move_on_after(self.clock.seconds_to_next):
+                await self._resubscribe.wait()
             self._resubscribe = trio.Event()
-            await self._change_subnets(self._subnets.at(self.clock.slot), scopes)
-            async with trio.open_nursery() as either:
-                either.start_soon(self._until, self._resubscribe, either.cancel_scope)
-                await self.clock.next_slot()
-                either.cancel_scope.cancel()
             if self.clock.epoch != epoch:
-                await self._change_epoch(epoch, self.clock.epoch)
+                self._change_epoch(epoch, self.clock.epoch)
                 epoch = self.clock.epoch
 
-    async def _until(self, event: trio.Event, scope: trio.CancelScope) -> None:
-        await event.wait()
-        scope.cancel()
-
-    async def _change_epoch(self, before: int, epoch: int) -> None:
+    def _change_epoch(self, before: int, epoch: int) -> None:
         self.gossip.epoch_began()
         period = self.chain.at_epoch(epoch)
         if self.chain.at_epoch(before) is not period:
             if self.discovery is not None:
                 self.discovery.set_record(**self._entries())
             logger.info("fork epoch=%d fork=%s digest=%s", epoch, period.title, period.digest.hex())
-            await self._hub.tell(ForkChanged(epoch, period.fork, period.digest))
+            self._say(ForkChanged(epoch, period.fork, period.digest))
         if self.chain.at_epoch(max(0, before - LATE)) is not self.chain.at_epoch(max(0, epoch - LATE)):
             self._exchange.ask_again()  # whoever has not followed has to go
 
-    async def _change_subnets(self, wanted: frozenset[int], scopes: dict[int, trio.CancelScope]) -> None:
-        for subnet in scopes.keys() - wanted:
+    def _change_subnets(self, wanted: frozenset[int], scopes: dict[int, trio.CancelScope]) -> None:
+        for subnet in sorted(scopes.keys() - wanted):
             scopes.pop(subnet).cancel()
         for subnet in sorted(wanted - scopes.keys()):
             scopes[subnet] = trio.CancelScope()
@@ -446,7 +457,7 @@ class BeaconNetwork:
             self._attnets = wanted
             if self.discovery is not None:
                 self.discovery.set_record(**self._entries())
-            await self._hub.tell(SubnetsChanged(tuple(sorted(wanted)), self.metadata.seq_number))
+            self._say(SubnetsChanged(tuple(sorted(wanted)), self.metadata.seq_number))
 
     async def _serve_subnet(self, subnet: int, scope: trio.CancelScope) -> None:
         """Be in the topic for others, whether or not the application reads it."""
@@ -456,19 +467,23 @@ class BeaconNetwork:
                     pass
 
     async def _watch_switch(self, task_status: trio.TaskStatus[None]) -> None:
-        told: dict[Connection, None] = {}
+        told: dict[PeerId, dict[Connection, None]] = {}  # the connections of peers that watchers were told of
         async with self.switch.watch() as events:
             task_status.started()
             async for event in events:
                 self._totals.note(event)
-                if isinstance(event, Identified) and event.connection not in told and event.connection.is_open:
-                    told[event.connection] = None
-                    await self._hub.tell(self.peering.introduction(event.connection))
-                elif isinstance(event, Disconnected) and event.connection in told:
-                    del told[event.connection]
-                    goodbye = self._exchange.facts(event.connection).goodbye
-                    reason, peer = event.reason, event.connection.peer
-                    await self._hub.tell(PeerDisconnected(peer, printable(str(reason), 300), reason.by, goodbye))
+                if isinstance(event, Identified) and event.connection.is_open:
+                    peer = event.connection.peer
+                    if peer not in told:
+                        await self._hub.tell(self.peering.introduction(event.connection))
+                    told.setdefault(peer, {})[event.connection] = None
+                elif isinstance(event, Disconnected) and event.connection in told.get(event.connection.peer, ()):
+                    peer, reason = event.connection.peer, event.reason
+                    del told[peer][event.connection]
+                    if not told[peer]:
+                        del told[peer]
+                        goodbye = self._exchange.facts(event.connection).goodbye
+                        await self._hub.tell(PeerDisconnected(peer, printable(str(reason), 300), reason.by, goodbye))
 
     async def _watch_dialer(self, task_status: trio.TaskStatus[None]) -> None:
         async with self._dialer.watch() as events:

@@ -62,7 +62,7 @@ class Peering:
         self._gate = gate
         self._discover = discover
         self._nursery = nursery
-        self.leaving: dict[PeerId, int] = {}  # whom we send away: what they are told
+        self._leaving: dict[PeerId, int] = {}  # whom we send away: what they are told
         self._changed = trio.Event()
 
     # --- hooks of the switch
@@ -102,7 +102,7 @@ class Peering:
         """A connection has ended."""
         if any(other.is_open for other in self._switch.connections(connection.peer)):
             return
-        self.leaving.pop(connection.peer, None)
+        self._leaving.pop(connection.peer, None)
         goodbye = self._exchange.facts(connection).goodbye
         self.manager.disconnected(connection.peer, trio.current_time(), goodbye)
         self.poke()
@@ -112,7 +112,7 @@ class Peering:
         if self._exchange.facts(connection).goodbye is not None:
             return  # it left first
         default = GoodbyeReason.CLIENT_SHUTDOWN if reason is SHUTDOWN else GoodbyeReason.FAULT
-        await self._exchange.say_goodbye(connection, self.leaving.get(connection.peer, default))
+        await self._exchange.say_goodbye(connection, self._leaving.get(connection.peer, default))
 
     # --- how things stand
 
@@ -120,7 +120,7 @@ class Peering:
         """Who is connected and not on its way out, the longest first."""
         first: dict[PeerId, Connection] = {}
         for connection in self._switch.connections():
-            if connection.peer not in self.leaving:
+            if connection.peer not in self._leaving:
                 first.setdefault(connection.peer, connection)
         return [self._stats(connection) for connection in first.values()]
 
@@ -192,11 +192,16 @@ class Peering:
         self.manager.report(peer, tolerance, reason, trio.current_time())
         self.poke()
 
-    def send_away(self, peer: PeerId, code: GoodbyeReason, reason: str) -> None:
+    def send_away(self, peer: PeerId, code: int, reason: str) -> None:
+        """Disconnect a peer soon, with a goodbye of this code unless it said one."""
+        if peer not in self._leaving:
+            self._nursery.start_soon(self.disconnect, peer, code, reason)
+
+    async def disconnect(self, peer: PeerId, code: int, reason: str) -> None:
         """Disconnect a peer, with a goodbye of this code unless it said one."""
-        if peer not in self.leaving and self._switch.connections(peer):
-            self.leaving[peer] = code
-            self._nursery.start_soon(self._switch.disconnect, peer, CloseReason("goodbye", reason))
+        if self._switch.connections(peer):
+            self._leaving.setdefault(peer, code)
+        await self._switch.disconnect(peer, CloseReason("goodbye", reason))
 
     # --- carrying out
 

@@ -131,7 +131,6 @@ async function readChunks (reader, method, { chain, asked, result, values }) {
     if (code === 0 && result.chunks === asked) throw new Violation(`more than the ${asked} chunks that were asked for`)
     if (code !== 0) throw new Declined(code, (await readPayload(reader, 0, MAX_ERROR_TEXT)).toString())
     const context = method.context ? hex(await reader.take(4, 'the context')) : undefined
-    if (method.context && !chain.forks.some((fork) => fork.context === context)) throw new Violation(`an unknown context ${context}`)
     const ssz = await readPayload(reader, method.chunk.min, method.chunk.max)
     if (values) result.values.push(method.read(ssz, context, chain))
     result.chunks++

@@ -33,7 +33,7 @@ const { values: F, positionals: [cmd, ADDR] } = parseArgs({
     digest: { type: 'string', default: '31681ad1' }, forks: { type: 'string', default: '' },
     'phase0-digest': { type: 'string', default: '' }, 'heartbeat-ms': { type: 'string', default: '0' },
     topic: { type: 'string', multiple: true, default: [] }, serve: { type: 'string', default: '' },
-    blocks: { type: 'string', default: '0' }, size: { type: 'string', default: '1000' },
+    blocks: { type: 'string', default: '0' }, size: { type: 'string' },
     block: { type: 'string', multiple: true, default: [] },
     misbehave: { type: 'string', multiple: true, default: [] },
     'timeout-ms': { type: 'string', default: '10000' }, quiet: { type: 'boolean', default: false },
@@ -169,7 +169,7 @@ const SUBCOMMANDS = {
     const node = await start({ listen: false })
     const connection = await dial(node, ADDR)
     for (let run = 0; run < num('runs'); run++) {
-      out({ op: cmd, ...await benchRange(connection, { chain, count: Number(F.count ?? 128), size: num('size') }) })
+      out({ op: cmd, ...await benchRange(connection, { chain, count: Number(F.count ?? 128), size: Number(F.size ?? 102400) }) })
     }
     return node
   }
@@ -181,7 +181,7 @@ if (!Object.hasOwn(SUBCOMMANDS, cmd ?? '') || (cmd !== 'listen' && !ADDR)) {
 }
 try {
   rules.set(F.misbehave)
-  chain.setBlocks({ count: num('blocks'), size: num('size'), files: F.block.map((path) => ({ path })) })
+  chain.setBlocks({ count: num('blocks'), size: Number(F.size ?? 1000), files: F.block.map((path) => ({ path })) })
   const node = await SUBCOMMANDS[cmd]()
   await Promise.race([node.stop(), new Promise((resolve) => setTimeout(resolve, 2000))])
   process.exit(0)

@@ -29,6 +29,7 @@ pyp2p speaks libp2p: it connects to nodes and shows what happens.
   pyp2p perf 127.0.0.1:4001             how fast is it?
   pyp2p dial 127.0.0.1:4001 --hold 60   connect, stay, and tell what happens
   pyp2p listen --port 4001              be a node that others can try
+  pyp2p node --chain mainnet            be a beacon node's networking layer, without the beacon node
   pyp2p gossip sub TOPIC --peer ADDR    what is said about a topic? `gossip pub` says something
   pyp2p key new FILE                    make an identity; `pyp2p key show FILE` explains one
   pyp2p addr explain TEXT               what does this address or peer id say?
@@ -176,6 +177,16 @@ def _extra_discv5() -> Iterator[None]:
         raise UsageError(f"node records and discv5 need an extra: {why}", "Try `pip install pyp2p[discv5]`.") from None
 
 
+@contextmanager
+def _extra_beacon() -> Iterator[None]:
+    """As `_extra_discv5`, for what beacon nodes speak."""
+    try:
+        yield
+    except ImportError as error:
+        why = clean(str(error))
+        raise UsageError(f"beacon nodes need extras: {why}", "Try `pip install pyp2p[discv5,eth2]`.") from None
+
+
 def _enr_read(options: argparse.Namespace, out: Output) -> int:
     with _extra_discv5():
         from pyp2p.cli import enr
@@ -230,11 +241,24 @@ def _discv5_crawl(options: argparse.Namespace, out: Output) -> int:
     return crawl.crawl(options, out)
 
 
+def _node(options: argparse.Namespace, out: Output) -> int:
+    with _extra_beacon():
+        from pyp2p.cli import node
+    if options.metrics is None:
+        return node.run(options, out)
+    try:
+        from pyp2p.cli import node_metrics
+    except ImportError as error:
+        why = clean(str(error))
+        raise UsageError(f"--metrics needs an extra: {why}", "Try `pip install pyp2p[metrics]`.") from None
+    return node.run(options, out, node_metrics.serve)
+
+
 _REACH = (*table.COMMON, *table.STACK, *table.DIAL)
 _TARGET = (("target", TARGET),)
 _FILE = (("file", "key file"),)
 _TOPIC = (("topic", "name of the topic"),)
-_NODE = ("node", "record of the node (enr:...)")
+_RECORD = ("node", "record of the node (enr:...)")
 _DISCV5 = (*table.COMMON, *table.DISCV5)
 COMMANDS = (
     Command(("identify",), "connect to a node and show what it is", _identify, _REACH, _TARGET),
@@ -244,6 +268,8 @@ COMMANDS = (
     Command(("perf",), "measure the transfer rate to a node", _perf, (*_REACH, *table.PERF), _TARGET),
     Command(("listen",), "be a node, until standard input (a pipe) closes or an interrupt", _listen,
             (*table.COMMON, *table.STACK, *table.LISTEN)),
+    Command(("node",), "be a node of a beacon chain: follow and serve a made-up one, show the gossip of any other, "
+            "which is not verified and so not forwarded", _node, (*table.COMMON, *table.NODE)),
     Command(("demo",), "two nodes on this machine: connect, identify, ping, transfer", _demo, table.COMMON),
     Command(("gossip", "sub"), "print the messages of a topic, until a pipe on standard input ends", _gossip_sub,
             (*table.COMMON, *table.STACK, *table.GOSSIP), _TOPIC),
@@ -257,15 +283,15 @@ COMMANDS = (
     Command(("enr", "read"), "check node records and tell everything in them", _enr_read, table.COMMON,
             (("text", "record (enr:...), a file with one in each line, or - for standard input"),)),
     Command(("enr", "make"), "make a record and sign it with --key", _enr_make, (*table.COMMON, *table.ENR_MAKE)),
-    Command(("enr", "update"), "change a record of --key", _enr_update, (*table.COMMON, *table.ENR_UPDATE), (_NODE,)),
+    Command(("enr", "update"), "change a record of --key", _enr_update, (*table.COMMON, *table.ENR_UPDATE), (_RECORD,)),
     Command(("discv5", "ping"), "measure round trips to a node", _discv5_ping, (*_DISCV5, *table.DISCV5_PING),
-            (_NODE,)),
+            (_RECORD,)),
     Command(("discv5", "findnode"), "ask a node which nodes it knows", _discv5_findnode,
-            (*_DISCV5, *table.DISCV5_FIND), (_NODE,)),
+            (*_DISCV5, *table.DISCV5_FIND), (_RECORD,)),
     Command(("discv5", "lookup"), "find the nodes closest to a node id, or to a random one", _discv5_lookup,
             (*_DISCV5, *table.DISCV5_LOOKUP), (("near", "node id in hex, or a record"),), optional=True),
     Command(("discv5", "talk"), "ask an application protocol of a node (TALKREQ)", _discv5_talk,
-            (*_DISCV5, *table.DISCV5_TALK), (_NODE, ("protocol", "name of the protocol"))),
+            (*_DISCV5, *table.DISCV5_TALK), (_RECORD, ("protocol", "name of the protocol"))),
     Command(("discv5", "listen"), "be a node, until standard input (a pipe) closes or an interrupt", _discv5_listen,
             (*table.COMMON, *table.DISCV5_LISTEN)),
     Command(("discv5", "crawl"), "ask every node that can be found for its neighbours", _discv5_crawl,

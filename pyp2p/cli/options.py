@@ -9,7 +9,7 @@ import argparse
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
 from pyp2p.cli.failure import UsageError
@@ -196,6 +196,36 @@ def _ip(version: int) -> Callable[[str], IPv4Address | IPv6Address]:
     return convert
 
 
+def _place(text: str, least: int = 1) -> tuple[str, list[int]] | None:
+    """IP address and ports of `1.2.3.4:9000:9001` or `[::1]:9000:9001`; None for what is none of these."""
+    inner, bracket, rest = text.removeprefix("[").partition("]")
+    ip, _, ports = text.partition(":") if not bracket else (inner, "", rest.removeprefix(":"))
+    try:
+        given = ip_address(ip)
+        numbers = [whole(least, 65535)(port) for port in ports.split(":")]
+    except (ValueError, argparse.ArgumentTypeError):
+        return None
+    return (str(given), numbers) if (given.version == 6) == bool(bracket) == text.startswith("[") else None
+
+
+def _advertised(text: str) -> tuple[str, int, int]:
+    """IP address, TCP and UDP port."""
+    found = _place(text)
+    if found is None or len(found[1]) > 2:
+        raise argparse.ArgumentTypeError(
+            f"'{printable(text, 60)}' is no IP:TCP or IP:TCP:UDP, like 1.2.3.4:9000 or [2001:db8::1]:9000:9001"
+        )
+    return found[0], found[1][0], found[1][-1]
+
+
+def _host_port(text: str) -> tuple[str, int]:
+    """IP address and port; 0 takes any free one."""
+    found = _place(text, 0)
+    if found is None or len(found[1]) > 1:
+        raise argparse.ArgumentTypeError(f"'{printable(text, 60)}' is no IP:PORT, like 127.0.0.1:8008 or [::1]:8008")
+    return found[0], found[1][0]
+
+
 COMMON = (
     Option("--json", "print one JSON object a line", default=False),
     Option("--verbose", "log to standard error; twice for everything", default=0, short="-v"),
@@ -335,4 +365,34 @@ DISCV5_CRAWL = (
     Option("--fork-digest", "write only nodes of this eth2 fork digest, like 6a95a1a9", _fork_digest, "HEX"),
     Option("--subnet", "write only nodes of this attestation subnet, 0 to 63; may be repeated: of any of them",
            whole(0, 63), "N", many=True),
+)  # fmt: skip
+_CHAIN = Option(
+    "--chain",
+    "mainnet, a file that describes a chain, or a made-up one: dev:SECONDS, which begins then (seconds since 1970), or "
+    "dev, which begins now (default: mainnet)",
+    str,
+    "CHAIN",
+    "mainnet",
+)
+NODE = (
+    _CHAIN,
+    _BOOTNODE,
+    Option("--data", "folder that keeps key, numbers, nodes and peers from run to run (default: nothing is kept)", str,
+           "DIR"),
+    replace(_PORT, help="TCP and UDP port to listen on (default: any free one)"),
+    replace(_ADDR, help="IP address to listen on; may be repeated, one of each version (default: loopback when all "
+            "bootnodes are there, else every interface)"),
+    Option("--advertise", "where others reach us, for our record: IP:TCP or IP:TCP:UDP, IPv6 as [IP]:TCP; may be "
+           "repeated (default: what others see)", _advertised, "IP:TCP[:UDP]", many=True),
+    Option("--target-peers", "peers that are wanted (default: 100)", whole(1, 10_000), "N"),
+    Option("--static-peer", "peer to be connected to for ever: a record, or a multiaddr with /p2p/ID; may be repeated",
+           str, "PEER", many=True),
+    Option("--trusted-peer", "as --static-peer, and not judged by what it does; may be repeated", str, "PEER",
+           many=True),
+    Option("--no-discovery", "use no UDP: only peers that are named, and those that come", default=False),
+    Option("--metrics", "serve metrics for Prometheus there, like 127.0.0.1:8008", _host_port, "IP:PORT"),
+    Option("--agent", "agent version to announce", str, "TEXT"),
+    Option("--muxer", "use only this multiplexer: yamux or mplex", choice("yamux", "mplex"), "NAME"),
+    Option("--produce", "make the block of each slot; on a made-up chain only", default=False),
+    Option("--blocks", "folder of the blocks of a made-up chain (default: `blocks` in that of --data)", str, "DIR"),
 )  # fmt: skip

@@ -56,8 +56,13 @@ def stack(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "transports": [_TRANSPORTS[options.transport or "tcp"]()],
         "securities": [_SECURITIES[options.security or "noise"]()],
-        "muxers": [_MUXERS[name]() for name in ([options.muxer] if options.muxer else ["yamux", "mplex"])],
+        "muxers": muxers(options),
     }
+
+
+def muxers(options: argparse.Namespace) -> list[MuxerFactory]:
+    """Those of --muxer, all without it."""
+    return [_MUXERS[name]() for name in ([options.muxer] if options.muxer else ["yamux", "mplex"])]
 
 
 def identity(options: argparse.Namespace, out: Output) -> Identity | None:

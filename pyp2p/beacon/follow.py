@@ -106,8 +106,9 @@ class Follower:
         async with self.net.gossip.subscribe("beacon_block") as messages:
             task_status.started()
             async for message in messages:
-                block = read_block(self.chain, message.payload)
-                await self._tell(block, message.source, "gossip")
+                if message.source is not None:  # what we published was told when it was made
+                    block = read_block(self.chain, message.payload)
+                    await self._tell(block, message.source, "gossip")
 
     async def produce(self) -> None:
         """Make the block of every slot, for ever, and publish it."""

@@ -23,7 +23,7 @@ from pyp2p.switch.config import SwitchConfig
 
 _DEV: Final = "dev"
 _LATEST: Final = 1 << 40  # seconds: a genesis after that is a mistake
-_FORMS = "--chain is mainnet, the name of a file, or dev:SECONDS for a made-up chain that begins then."
+_FORMS = "A chain is mainnet, the name of a file, or dev:SECONDS, made up and beginning then."
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def node_config(options: argparse.Namespace, wall: Callable[[], float] = time.ti
     blocks = _folder(options, "blocks")
     for name in ("produce", "blocks"):
         if getattr(options, name) and not made_up:
-            raise UsageError(f"--{name}: the blocks of {chain.name} are not made up", f"See --chain. {_FORMS}")
+            raise UsageError(f"--{name}: the blocks of {chain.name} are not made up", _FORMS)
     if blocks is None and data is not None:
         blocks = data / "blocks"
     nodes = bootnodes(options)

@@ -36,6 +36,7 @@ class Option:
     default: Any = None
     many: bool = False
     short: str = ""
+    scope: str = ""  # command for which the name means something else than elsewhere: part of the variable
 
     @property
     def name(self) -> str:
@@ -45,7 +46,7 @@ class Option:
     @property
     def variable(self) -> str:
         """The environment variable that sets it."""
-        return "PYP2P_" + self.name.upper()
+        return "_".join(("PYP2P", *filter(None, (self.scope,)), self.name.upper()))
 
     def add_to(self, parser: argparse.ArgumentParser) -> None:
         """Declare it; absent ones leave no attribute."""
@@ -231,8 +232,10 @@ COMMON = (
     Option("--verbose", "log to standard error; twice for everything", default=0, short="-v"),
 )
 _KEY = Option("--key", "identity to use; made (0600) when the file is missing. Default: a fresh one", str, "FILE")
+_MUXER = Option("--muxer", "use only this multiplexer: yamux or mplex", choice("yamux", "mplex"), "NAME")
+_AGENT = Option("--agent", "agent version to announce", str, "TEXT")
 STACK = (
-    Option("--muxer", "use only this multiplexer: yamux or mplex", choice("yamux", "mplex"), "NAME"),
+    _MUXER,
     Option("--security", "use only this security protocol: noise", choice("noise", "plaintext"), "NAME"),
     Option("--transport", "use only this transport: tcp", choice("tcp"), "NAME"),
     _KEY,
@@ -288,7 +291,7 @@ LISTEN = (
     _PORT,
     _ADDR,
     Option("--seed", "identity made from a number: known to all who know it, for tests", whole(0, 2**63), "N"),
-    Option("--agent", "agent version to announce", str, "TEXT"),
+    _AGENT,
     Option("--perf", "serve /perf/1.0.0, which sends as much as it is asked for", default=False),
     Option(
         "--protocol", "also serve NAME by echo, sink, hang or reset; may be repeated", _served, "NAME=WHAT", many=True
@@ -377,8 +380,8 @@ _CHAIN = Option(
 NODE = (
     _CHAIN,
     _BOOTNODE,
-    Option("--data", "folder that keeps key, numbers, nodes and peers from run to run (default: nothing is kept)", str,
-           "DIR"),
+    Option("--data", "folder that keeps key, numbers, nodes and peers from run to run (default: nothing is kept; in "
+           "the environment PYP2P_NODE_DATA)", str, "DIR", scope="NODE"),
     replace(_PORT, help="TCP and UDP port to listen on (default: any free one)"),
     replace(_ADDR, help="IP address to listen on; may be repeated, one of each version (default: loopback when all "
             "bootnodes are there, else every interface)"),
@@ -391,8 +394,8 @@ NODE = (
            many=True),
     Option("--no-discovery", "use no UDP: only peers that are named, and those that come", default=False),
     Option("--metrics", "serve metrics for Prometheus there, like 127.0.0.1:8008", _host_port, "IP:PORT"),
-    Option("--agent", "agent version to announce", str, "TEXT"),
-    Option("--muxer", "use only this multiplexer: yamux or mplex", choice("yamux", "mplex"), "NAME"),
+    _AGENT,
+    _MUXER,
     Option("--produce", "make the block of each slot; on a made-up chain only", default=False),
     Option("--blocks", "folder of the blocks of a made-up chain (default: `blocks` in that of --data)", str, "DIR"),
 )  # fmt: skip

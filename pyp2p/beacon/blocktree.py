@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Protocol
 
 
@@ -48,7 +49,7 @@ class BlockTree:
         self._most = most
         self._blocks: dict[bytes, _Placed] = {anchor.root: _Placed(anchor, 0)}
         self._head = self._blocks[anchor.root]
-        self._by_slot: dict[int, Block] = {anchor.slot: anchor}  # the chain that ends in the head
+        self._by_slot: dict[int, Block] = {anchor.slot: anchor}  # the chain that ends in the head, in order
 
     def __contains__(self, root: bytes) -> bool:
         return root in self._blocks
@@ -64,7 +65,7 @@ class BlockTree:
     @property
     def first_slot(self) -> int:
         """The slot of the oldest block of the chain that is here."""
-        return min(self._by_slot)
+        return next(iter(self._by_slot))
 
     def get(self, root: bytes) -> Block | None:
         """A block by its root."""
@@ -109,7 +110,7 @@ class BlockTree:
             fresh[step.block.slot] = step.block
             step = self._blocks.get(step.block.parent_root)
         branch = -1 if step is None else step.block.slot
-        for slot in [slot for slot in reversed(self._by_slot) if slot > branch]:
+        for slot in list(takewhile(lambda slot: slot > branch, reversed(self._by_slot))):
             del self._by_slot[slot]
         self._by_slot.update(sorted(fresh.items()))
 

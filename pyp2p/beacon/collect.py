@@ -6,7 +6,7 @@ Rules: pure but for reading. Connections that are over are in the totals, open o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from pyp2p.beacon import labels
 from pyp2p.beacon.gossip import Gossip
@@ -89,24 +89,41 @@ def topic_stats(pubsub: Pubsub, gossip: Gossip) -> Iterable[TopicStats]:
         yield TopicStats(topic, len(pubsub.peers(topic)), len(pubsub.mesh(topic)), messages, size)
 
 
-def drop_counts(pubsub: Pubsub, discovery: Counter[str]) -> Counter[str]:
-    """What was lost, by where: gossip that readers or peers were too slow for, datagrams that found no room."""
-    lost: Counter[str] = Counter()
-    for (what, _), count in pubsub.counters.items():
-        if "dropped" in what or what in _LOST:
-            lost[f"gossip {what}"] += count
-    for what, count in discovery.items():
-        lost[f"discovery {what}"] += count
-    return lost
-
-
 def request_stats(reqresp: ReqResp) -> Counter[tuple[str, str, str]]:
     """Requests by (method, direction, result)."""
     found: Counter[tuple[str, str, str]] = Counter()
     for (what, protocol), count in reqresp.counters.items():
-        found[protocol.split("/")[-3], "in" if what in _SERVING else "out", what] += count
+        found[method_name(protocol), "in" if what in _SERVING else "out", what] += count
     return found
 
 
-_LOST = ("slow subscriber", "own expired", "lost with its stream", "validation queue full", "validation timed out")
+def method_name(protocol: str) -> str:
+    """What stands before the version in a protocol id, or the id where there is no version."""
+    parts = protocol.split("/")
+    at = next((at for at in range(len(parts) - 1, 0, -1) if parts[at].isdecimal()), 0)
+    return parts[at - 1] if at > 1 else protocol
+
+
+def drop_stats(gossip: Mapping[tuple[str, str], int], discovery: Mapping[str, int]) -> Counter[str]:
+    """What was lost, by where: messages to peers, to validators, to readers, datagrams, news of discovery."""
+    lost: Counter[str] = Counter()
+    for (what, _), count in gossip.items():
+        where = "gossip to peers" if " dropped: " in what else _LOST_GOSSIP.get(what)
+        if where is not None:
+            lost[where] += count
+    for what, where in _LOST_DISCOVERY.items():
+        if discovery.get(what):
+            lost[where] += discovery[what]
+    return lost
+
+
+_LOST_GOSSIP = {
+    "lost with its stream": "gossip to peers",
+    "own expired": "gossip to peers",
+    "validation queue full": "gossip to validators",
+    "slow subscriber": "gossip to readers",
+}
+_LOST_DISCOVERY = {"datagrams not sent": "datagrams", "news missed": "news of discovery"}
+
+
 _SERVING = ("served", "too many at once", "request too slow", "answer too slow", "crashed")

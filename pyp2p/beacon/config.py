@@ -15,10 +15,7 @@ from pyp2p.peer.keys import Identity, KeyType
 from pyp2p.reqresp.declare import Limits
 from pyp2p.switch.config import SwitchConfig, Timeouts
 
-
-def _patient() -> SwitchConfig:
-    """Admission outlasts each single handshake: who is too slow for one is told goodbye."""
-    return SwitchConfig(timeouts=Timeouts(admission=20.0))
+ADMISSION = 30.0  # seconds for all handshakes together: the status alone may take 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +50,8 @@ class BeaconConfig:
     custody_group_count: int = CUSTODY_REQUIREMENT
     peers: PeerConfig = field(default_factory=PeerConfig)
     requests: Limits = field(default_factory=Limits)
-    switch: SwitchConfig = field(default_factory=_patient)  # its `agent` is the one above
+    # Its `agent` is the one above; handshakes have deadlines of their own, within that of admission.
+    switch: SwitchConfig = field(default_factory=lambda: SwitchConfig(timeouts=Timeouts(admission=ADMISSION)))
     discv5: Discv5Config = field(default_factory=Discv5Config)
     dials: int = 16  # attempts under way at once
     events: int = 64  # that a slow watcher may lag before it slows the network

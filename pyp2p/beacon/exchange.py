@@ -24,12 +24,14 @@ from pyp2p.beacon.containers import (
     StatusV1,
     StatusV2,
 )
+from pyp2p.beacon.handshakes import NotWelcome
 from pyp2p.beacon.methods import Methods
-from pyp2p.errors import AdmissionRefused, NotSpoken, RequestFailed
+from pyp2p.errors import AdmissionRefused, NotSpoken, RequestFailed, RequestNotSendable
 from pyp2p.peer.id import PeerId
 from pyp2p.reqresp.declare import Method
 from pyp2p.reqresp.service import ReqResp
 from pyp2p.switch.connection import Connection
+from pyp2p.switch.facts import CloseReason
 from pyp2p.switch.stream import Carrier
 
 logger = logging.getLogger("pyp2p.beacon")
@@ -67,7 +69,11 @@ class Us(Protocol):
         ...
 
     def unwanted(self, peer: PeerId, code: GoodbyeReason, reason: str) -> None:
-        """The peer turned out to be of no use, or it said goodbye: it should go."""
+        """The peer turned out to be of no use: it should go."""
+        ...
+
+    def left(self, peer: PeerId, code: int) -> None:
+        """The peer said goodbye, perhaps before it was admitted."""
         ...
 
 
@@ -79,6 +85,7 @@ class PeerFacts:
     metadata: MetaDataV1 | None = None
     round_trip: float | None = None
     goodbye: int | None = None
+    sent_away: CloseReason | None = None  # why we told it to go
     asked: trio.Event = field(default_factory=trio.Event)  # for our status
     newer: trio.Event = field(default_factory=trio.Event)  # metadata than we have: a ping said so
     again: trio.Event = field(default_factory=trio.Event)  # its status is to be asked for now
@@ -114,20 +121,29 @@ class Exchange:
     # --- what we ask
 
     async def greet(self, connection: Connection) -> None:
-        """The first handshake: learn the peer's status and judge it. Raises `AdmissionRefused` for an irrelevant peer.
+        """The first handshake: learn the peer's status and judge it. Raises `NotWelcome` for an irrelevant peer.
 
-        Raises `RequestFailed` when it does not answer. An inbound peer is waited for; the caller holds the deadline.
+        Raises `RequestFailed` when it does not answer, `AdmissionRefused` when it says goodbye. An inbound peer is
+        waited for; the caller holds the deadline.
         """
         facts = self.facts(connection)
         if connection.direction.outbound:
             facts.status = await self._ask_status(connection)
+            facts.asked.set()  # what it says from now on is news
         else:
             await facts.asked.wait()
+        if facts.goodbye is not None:
+            raise AdmissionRefused(parting(facts.goodbye))
         assert facts.status is not None
         self._check(facts.status)
 
     async def keep_fresh(self, connection: Connection) -> None:
         """Ask for metadata, then ping and ask for the status now and then, for as long as the connection lives."""
+        facts = self.facts(connection)
+        if facts.goodbye is not None:  # while later handshakes went on
+            self._us.unwanted(connection.peer, GoodbyeReason.CLIENT_SHUTDOWN, parting(facts.goodbye))
+        elif facts.status is not None:
+            self._judge(connection, facts.status)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_metadata, connection)
             nursery.start_soon(self._keep_status, connection)
@@ -184,6 +200,8 @@ class Exchange:
             before = trio.current_time()
             try:
                 seq = await self._reqresp.ask(connection, self._methods.ping, self._us.metadata().seq_number)
+            except RequestNotSendable:
+                continue  # our own doing
             except RequestFailed:
                 if not connection.is_open:
                     return
@@ -247,8 +265,10 @@ class Exchange:
         yield self._us.metadata()
 
     async def _goodbye(self, connection: Carrier, code: int) -> AsyncGenerator[int, None]:
-        self.facts(connection).goodbye = code
-        self._us.unwanted(connection.peer, GoodbyeReason.CLIENT_SHUTDOWN, f"it said goodbye: {goodbye_text(code)}")
+        facts = self.facts(connection)
+        facts.goodbye = code
+        facts.asked.set()  # it will not ask any more
+        self._us.left(connection.peer, code)
         no_answer: tuple[int, ...] = ()  # one is allowed, and of no use to who leaves
         for each in no_answer:
             yield each
@@ -262,7 +282,7 @@ class Exchange:
     def _check(self, theirs: StatusV1) -> None:
         why = self._us.irrelevant(theirs)
         if why is not None:
-            raise AdmissionRefused(why)
+            raise NotWelcome(why, GoodbyeReason.IRRELEVANT_NETWORK)
 
     def _judge(self, connection: Carrier, theirs: StatusV1) -> None:
         """A status of a peer that was admitted."""
@@ -271,6 +291,11 @@ class Exchange:
             self._us.told(connection.peer, self.facts(connection))
         else:
             self._us.unwanted(connection.peer, GoodbyeReason.IRRELEVANT_NETWORK, why)
+
+
+def parting(code: int) -> str:
+    """What a peer's goodbye is as a reason, for people."""
+    return f"it said goodbye: {goodbye_text(code)}"
 
 
 def goodbye_text(code: int) -> str:

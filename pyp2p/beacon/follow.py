@@ -170,15 +170,17 @@ class Follower:
     async def _fetch(self, peer: PeerId, until: int) -> None:
         """The blocks of a peer up to a slot, from our head on, or from further back when they are of another branch."""
         start, step = min(self.tree.head.slot + 1, until), 8
+        oldest = start  # of the slots that were asked for
         slots: list[int] = []
         while start <= until:
             if await self._fetch_some(peer, start, min(_BATCH, until - start + 1), slots):
                 start += _BATCH
-            elif start <= self.tree.first_slot + 1:
+            elif oldest <= self.tree.first_slot + 1:
                 self.net.report(peer, Tolerance.MID, "its blocks are built on none that we know")
                 return
             else:
-                start, step = max(self.tree.first_slot + 1, start - step), 2 * step
+                start = oldest = max(self.tree.first_slot + 1, oldest - step)
+                step *= 2
         if slots:
             await self._hub.tell(CaughtUp(peer, len(slots), slots[0], slots[-1]))
 

@@ -174,9 +174,8 @@ class Gossip:
         period = self._chain.by_digest(message.digest)
         if period is None or epoch < period.epoch:
             return Verdict.IGNORE  # the fork has not begun
-        if len(message.payload) < topic.type.least:  # above `most` it was not unpacked
-            return Verdict.REJECT
-        verdict = validator(message)
+        short = len(message.payload) < topic.type.least  # above `most` it was not unpacked
+        verdict: Verdict | Awaitable[Verdict] = Verdict.REJECT if short else validator(message)
         if epoch < period.end:
             return verdict
         return _forgiving(verdict) if isinstance(verdict, Awaitable) else _forgiven(verdict)

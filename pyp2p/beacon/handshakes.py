@@ -68,8 +68,12 @@ class Handshakes:
                 continue
             failure = f"{step.name}: {_reason(error)}"
             if step.required:
-                await self._say_goodbye(connection, error.goodbye if isinstance(error, NotWelcome) else step.goodbye)
-                raise AdmissionRefused(failure)
+                code = error.goodbye if isinstance(error, NotWelcome) else step.goodbye
+                try:
+                    await self._say_goodbye(connection, code)
+                finally:
+                    connection.error = refusal = AdmissionRefused(failure)  # also where it closes on our goodbye
+                raise refusal
             self._warn(f"{connection.peer}: {failure}")
 
     async def _run(self, step: Handshake, connection: Connection) -> Exception | None:

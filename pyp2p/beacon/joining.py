@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import trio
 from multiaddr import Multiaddr
 
+from pyp2p.beacon.containers import GoodbyeReason
 from pyp2p.dialer.service import reason_of, stage_of
 from pyp2p.discv5.candidates import Known, named_peer
 from pyp2p.discv5.enr import Enr
@@ -97,6 +98,11 @@ class Joining:
                 async for event in events:
                     if isinstance(event, Connected):
                         self._met(event.connection.peer)
+
+    def said_goodbye(self, peer: PeerId, code: int) -> None:
+        """A peer leaves, perhaps before it was admitted: it is there all the same, unless it is of another network."""
+        if peer in self._bootstraps and code != GoodbyeReason.IRRELEVANT_NETWORK:
+            self._succeed(peer)
 
     def _met(self, peer: PeerId) -> None:
         if self._anybody or peer in self._bootstraps:

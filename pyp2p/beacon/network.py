@@ -26,7 +26,7 @@ import trio
 
 from pyp2p.beacon.book import open_book
 from pyp2p.beacon.clock import SlotClock
-from pyp2p.beacon.collect import Totals, connection_stats, drop_counts, request_stats, topic_stats
+from pyp2p.beacon.collect import Totals, connection_stats, drop_stats, request_stats, topic_stats
 from pyp2p.beacon.config import BeaconConfig
 from pyp2p.beacon.containers import GoodbyeReason, MetaDataV3, StatusV1, StatusV2
 from pyp2p.beacon.events import (
@@ -37,7 +37,7 @@ from pyp2p.beacon.events import (
     SubnetsChanged,
     Warned,
 )
-from pyp2p.beacon.exchange import Exchange, PeerFacts, goodbye_text
+from pyp2p.beacon.exchange import Exchange, PeerFacts, goodbye_text, parting
 from pyp2p.beacon.gossip import Gossip, message_ids, topic_filter
 from pyp2p.beacon.handshakes import Handshake, Handshakes
 from pyp2p.beacon.joining import Joining, parse_bootstraps
@@ -123,11 +123,12 @@ class BeaconNetwork:
         self._bind = bind
         self._hub: Hub[NetworkEvent] = Hub(config.events)
         self._handshakes = Handshakes(self._refuse, self._warn)
-        self._handshakes.add(Handshake("status", self._greet, 0, goodbye=GoodbyeReason.IRRELEVANT_NETWORK))
+        self._handshakes.add(Handshake("status", self._greet, 0, goodbye=GoodbyeReason.FAULT))
         self._totals = Totals()
         self._to_tell, self._told = trio.open_memory_channel[NetworkEvent](_TO_TELL)
         self._untold = 0
         self._resubscribe = trio.Event()
+        self._joining: list[Joining] = []
         self.discovery: Discv5 | None = None
         self._life: AbstractAsyncContextManager[None] | None = None
 
@@ -169,8 +170,12 @@ class BeaconNetwork:
         `InvalidMultiaddr` for bootstrap nodes that are none. Cancelling stops trying.
         """
         given = [*self.config.bootnodes, *self.chain.bootnodes] if bootstrap is None else bootstrap
-        bootstraps = parse_bootstraps(given)
-        return await Joining(self.switch, self.discovery, bootstraps, self._nursery).run(seconds)
+        joining = Joining(self.switch, self.discovery, parse_bootstraps(given), self._nursery)
+        self._joining.append(joining)
+        try:
+            return await joining.run(seconds)
+        finally:
+            self._joining.remove(joining)
 
     def add_handshake(self, step: Handshake) -> None:
         """Have every connection from now on pass a step of the application too; status comes first. See `Handshake`."""
@@ -240,7 +245,7 @@ class BeaconNetwork:
             limits=self.switch.counters,
             discovery=dict(heard),
             discovery_gauges={} if discovery is None else discovery.gauges(),
-            dropped=drop_counts(pubsub, heard) | {"events": self._untold},
+            dropped=drop_stats(pubsub.counters, heard) | {"events": self._untold},
             bytes_in=moved["bytes_in"],
             bytes_out=moved["bytes_out"],
             messages_in=moved["messages_in"],
@@ -402,6 +407,12 @@ class BeaconNetwork:
     async def _refuse(self, connection: Connection, code: int) -> None:
         await self._exchange.say_goodbye(connection, code)
 
+    def said_goodbye(self, peer: PeerId, code: int) -> None:
+        """A peer leaves; for the exchange."""
+        for joining in self._joining:
+            joining.said_goodbye(peer, code)
+        self.peering.send_away(peer, GoodbyeReason.CLIENT_SHUTDOWN, parting(code))
+
     def _violated(self, error: ProtocolViolation) -> None:
         self.peering.violated(error)
 
@@ -478,12 +489,13 @@ class BeaconNetwork:
                         await self._hub.tell(self.peering.introduction(event.connection))
                     told.setdefault(peer, {})[event.connection] = None
                 elif isinstance(event, Disconnected) and event.connection in told.get(event.connection.peer, ()):
-                    peer, reason = event.connection.peer, event.reason
+                    peer, facts = event.connection.peer, self._exchange.facts(event.connection)
                     del told[peer][event.connection]
                     if not told[peer]:
                         del told[peer]
-                        goodbye = self._exchange.facts(event.connection).goodbye
-                        await self._hub.tell(PeerDisconnected(peer, printable(str(reason), 300), reason.by, goodbye))
+                        reason = facts.sent_away or event.reason  # it may have closed first when we said goodbye
+                        by = reason.by if facts.goodbye is None else "peer"
+                        await self._hub.tell(PeerDisconnected(peer, printable(str(reason), 300), by, facts.goodbye))
 
     async def _watch_dialer(self, task_status: trio.TaskStatus[None]) -> None:
         async with self._dialer.watch() as events:
@@ -530,6 +542,9 @@ class _Us:
 
     def unwanted(self, peer: PeerId, code: GoodbyeReason, reason: str) -> None:
         self._net.peering.send_away(peer, code, reason)
+
+    def left(self, peer: PeerId, code: int) -> None:
+        self._net.said_goodbye(peer, code)
 
 
 def _identity(folder: DataFolder | None, world: Platform) -> Identity:

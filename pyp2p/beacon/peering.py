@@ -194,14 +194,21 @@ class Peering:
 
     def send_away(self, peer: PeerId, code: int, reason: str) -> None:
         """Disconnect a peer soon, with a goodbye of this code unless it said one."""
-        if peer not in self._leaving:
+        if peer not in self._leaving and self._switch.connections(peer):
+            self._leaving[peer] = code
             self._nursery.start_soon(self.disconnect, peer, code, reason)
 
     async def disconnect(self, peer: PeerId, code: int, reason: str) -> None:
-        """Disconnect a peer, with a goodbye of this code unless it said one."""
-        if self._switch.connections(peer):
+        """As `send_away`, and wait until it is done; who is not connected is none to say goodbye to."""
+        why, connections = CloseReason("goodbye", reason), self._switch.connections(peer)
+        if connections:
             self._leaving.setdefault(peer, code)
-        await self._switch.disconnect(peer, CloseReason("goodbye", reason))
+        for connection in connections:
+            self._exchange.facts(connection).sent_away = why
+        try:
+            await self._switch.disconnect(peer, why)
+        finally:
+            self._leaving.pop(peer, None)
 
     # --- carrying out
 
@@ -213,7 +220,9 @@ class Peering:
         task_status.started()
         while True:
             self._changed = trio.Event()
-            for effect in self.manager.poll(trio.current_time()):
+            effects = self.manager.poll(trio.current_time())
+            # Goodbyes first: a ban ends connections too, and its place in the book is waited for.
+            for effect in sorted(effects, key=lambda each: not isinstance(each, Disconnect)):
                 await self._carry_out(effect)
             with trio.move_on_at(self.manager.next_wake()):
                 await self._changed.wait()

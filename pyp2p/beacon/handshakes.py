@@ -48,7 +48,7 @@ class Handshake:
 class Handshakes:
     """All handshakes of a node."""
 
-    def __init__(self, say_goodbye: SayGoodbye, warn: Callable[[str], None]) -> None:
+    def __init__(self, say_goodbye: SayGoodbye, warn: Callable[[str], Awaitable[None]]) -> None:
         self._steps: list[Handshake] = []
         self._say_goodbye = say_goodbye
         self._warn = warn
@@ -74,7 +74,7 @@ class Handshakes:
                 finally:
                     connection.error = refusal = AdmissionRefused(failure)  # also where it closes on our goodbye
                 raise refusal
-            self._warn(f"{connection.peer}: {failure}")
+            await self._warn(f"{connection.peer}: {failure}")
 
     async def _run(self, step: Handshake, connection: Connection) -> Exception | None:
         error: Exception | None = AdmissionRefused(f"no answer within {step.timeout:g} s")

@@ -399,7 +399,7 @@ class BeaconNetwork:
             try:
                 await self.peering.network.search(source, wanted.count)
             except DiscoveryError as error:
-                self._warn(f"no search for {subnet.kind.name.lower()} subnet {subnet.number}: {error}")
+                await self._warn(f"no search for {subnet.kind.name.lower()} subnet {subnet.number}: {error}")
 
     async def _greet(self, connection: Connection) -> None:
         await self._exchange.greet(connection)
@@ -416,9 +416,9 @@ class BeaconNetwork:
     def _violated(self, error: ProtocolViolation) -> None:
         self.peering.violated(error)
 
-    def _warn(self, words: str) -> None:
+    async def _warn(self, words: str) -> None:
         logger.warning("%s", printable(words, 300))
-        self._say(Warned(words))
+        await self._hub.emit(Warned(words))
 
     def _say(self, event: NetworkEvent) -> None:
         """Tell watchers soon: what happens by the clock must not wait for them."""

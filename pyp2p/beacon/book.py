@@ -190,10 +190,12 @@ class FileBook(MemoryBook):
             self._anew = True
 
     def _note_ban(self, peer: PeerId) -> None:
+        if self._anew:
+            return
         self._changed_bans[peer] = None
         if len(self._changed_bans) > 2 * self._limits.bans:
-            gone = next((each for each in self._changed_bans if each not in self._bans), peer)
-            del self._changed_bans[gone]
+            self._changed_bans.clear()
+            self._anew = True
 
     async def keep(self) -> None:
         """Write a batch every five seconds, for ever; run by `open_book`."""
@@ -214,8 +216,9 @@ class FileBook(MemoryBook):
         if not (changed or bans or anew):
             await trio.lowlevel.checkpoint()
             return
-        rows = list(self.peers().items()) if anew else [(peer, self.get(peer)) for peer in changed]
-        work = partial(self._file.write, rows, [(peer, self._bans.get(peer)) for peer in bans], anew=anew)
+        rows = [(peer, self.get(peer)) for peer in (self.peers() if anew else changed)]
+        ban_rows = [(peer, self._bans.get(peer)) for peer in (self._bans if anew else bans)]
+        work = partial(self._file.write, rows, ban_rows, anew=anew)
         self._changed.clear()
         self._changed_bans.clear()
         self._anew = False

@@ -28,7 +28,6 @@ logger = logging.getLogger("pyp2p.beacon")
 VERSION = 1
 _APPLICATION = 0x70327042  # "p2pB"
 _MAX_BYTES = 128 * 1024 * 1024  # 7,000 peers with all they may have take 20 MiB
-_PAGE = 4096
 _BUSY_SECONDS = 2.0
 _UNUSABLE = {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
 _SCHEMA = f"""
@@ -93,7 +92,7 @@ class BookFile:
         *,
         anew: bool = False,
     ) -> None:
-        """Put these in place of what was there of them, None: remove them; `anew`: instead of all peers.
+        """Put these in place of what was there of them, None: remove them; `anew`: instead of all that was there.
 
         Raises `sqlite3.Error`; nothing is changed then.
         """
@@ -102,6 +101,7 @@ class BookFile:
         try:
             if anew:
                 run.execute("DELETE FROM peers")
+                run.execute("DELETE FROM bans")
             run.executemany("DELETE FROM peers WHERE peer = ?", _gone(peers))
             run.executemany(
                 "INSERT OR REPLACE INTO peers VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -147,8 +147,6 @@ def _open(path: Path, most_peers: int, most_bans: int) -> tuple[BookFile, Conten
     connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         connection.text_factory = bytes  # a text that is no UTF-8 costs its row, not the file
-        connection.execute("PRAGMA trusted_schema = OFF")
-        connection.execute(f"PRAGMA max_page_count = {_MAX_BYTES // _PAGE}")
         _check_schema(connection)
         return BookFile(connection), Contents(_read_peers(connection, most_peers), _read_bans(connection, most_bans))
     except sqlite3.Error as error:
@@ -173,7 +171,7 @@ def _check_schema(connection: sqlite3.Connection) -> None:
         raise _Unusable("a database of another program")
     elif version != VERSION:
         raise _Unusable(f"version {version} instead of {VERSION}", suffix=f".version-{version}")
-    elif connection.execute("PRAGMA quick_check(1)").fetchone()[0] != b"ok":
+    elif connection.execute("PRAGMA integrity_check(1)").fetchone()[0] != b"ok":
         raise _Unusable("damaged")
 
 

@@ -17,7 +17,7 @@ from multiaddr import Multiaddr
 from trio.testing import MockClock
 
 from pyp2p.beacon.book import BookLimits, FileBook, MemoryBook, open_book
-from pyp2p.beacon.book_file import BookFile, Contents, open_file
+from pyp2p.beacon.book_file import BookFile, Contents, Entry, open_file
 from tests.unit.beacon.peers_support import peer
 
 A, B, C = peer("a"), peer("b"), peer("c")
@@ -280,13 +280,55 @@ async def test_damage_inside_is_set_aside_or_costs_rows(tmp_path: Path, caplog: 
 
 async def test_a_journal_of_a_file_that_is_set_aside_goes_with_it(tmp_path: Path) -> None:
     path = tmp_path / "peers.sqlite"
-    path.write_bytes(b"rubbish" * 1000)
+    whole(path)
+    os.truncate(path, 128 * 1024 * 1024 + 1)
     for suffix in ("-journal", "-wal", "-shm"):
         (tmp_path / f"peers.sqlite{suffix}").write_bytes(b"old")
     async with open_book(path) as book:
         book.met(A, W)
     assert list(contents(path).peers) == [A]
-    assert {name for name in os.listdir(tmp_path) if not name.endswith(".corrupt")} == {"peers.sqlite"}
+    asides = {f"peers.sqlite{suffix}.corrupt" for suffix in ("", "-journal", "-wal", "-shm")}
+    assert set(os.listdir(tmp_path)) == {"peers.sqlite"} | asides
+
+
+async def test_pages_in_the_wrong_order_are_damage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """All rows can be read, and what is written later would go astray."""
+    path = tmp_path / "peers.sqlite"
+    data = whole(path)
+    leaves = [at for at in range(4096, len(data), 4096) if data[at] == 0x0A and data[at + 3 : at + 5] > b"\x00\x01"]
+    one, other = leaves[:2]
+    pages = {one: data[other : other + 4096], other: data[one : one + 4096]}
+    path.write_bytes(b"".join(pages.get(at, data[at : at + 4096]) for at in range(0, len(data), 4096)))
+    assert "damaged" in await opened(path, caplog)
+
+
+async def test_a_file_that_is_too_large_to_be_ours_is_set_aside(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "peers.sqlite"
+    whole(path)
+    os.truncate(path, 128 * 1024 * 1024 + 1)
+    assert "more than 134217728 bytes" in await opened(path, caplog)
+
+
+def test_a_batch_that_fails_changes_nothing_and_stops_no_later_one(tmp_path: Path) -> None:
+    file, _ = open_file(tmp_path / "peers.sqlite", 1, 1)
+    assert file is not None
+    with pytest.raises(UnicodeEncodeError):
+        file.write([(A, Entry()), (B, Entry(agent="\ud800"))], [])
+    file.write([(C, Entry())], [])
+    file.close()
+    assert list(contents(tmp_path / "peers.sqlite").peers) == [C]
+
+
+async def test_what_finds_no_place_in_a_smaller_book_leaves_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "peers.sqlite"
+    async with open_book(path) as book:
+        for at in range(20):
+            book.met(peer(at), W + at, dialled=at < 5)
+    async with open_book(path, limits=BookLimits(dialled=15, strangers=5)) as book:
+        assert set(book.peers()) == {peer(at) for at in (*range(5), *range(15, 20))}
+    assert len(contents(path).peers) == 10
 
 
 def change(path: Path, *statements: str) -> None:

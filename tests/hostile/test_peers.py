@@ -172,7 +172,10 @@ async def test_hostile_098_bans_in_the_book_are_bounded_and_the_first_to_end_goe
 async def test_hostile_098_what_changed_while_the_disk_is_full_is_bounded_and_written_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object, **__: object) -> None:
+    tried: list[int] = []
+
+    def full(_: BookFile, peers: list[object], bans: list[object], **__: object) -> None:
+        tried.append(len(peers) + len(bans))
         raise sqlite3.OperationalError("database or disk is full")
 
     path = tmp_path / "peers.sqlite"
@@ -187,6 +190,8 @@ async def test_hostile_098_what_changed_while_the_disk_is_full_is_bounded_and_wr
                 book.met(peer(at), W + at, dialled=bool(at % 2))
             for at in range(100):
                 await book.ban(peer(at), None, W + at)
+        assert max(tried) <= 10 + 10 + 2 * 10
+    assert sqlite3.connect(path).execute("SELECT count(*) FROM bans").fetchone() == (10,)
     async with open_book(path, limits=limits) as book:
         assert book.counters() == {"dialled": 10, "strangers": 10, "bans": 10}
         assert set(book.peers()) == {peer(at) for at in range(19_980, 20_000)}

@@ -198,6 +198,27 @@ async def test_hostile_098_what_changed_while_the_disk_is_full_is_bounded_and_wr
         assert {who for who, _, _ in book.bans(W)} == {peer(at) for at in range(90, 100)}
 
 
+async def test_hostile_098_bans_that_cannot_be_written_are_bounded_and_written_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+
+    def full(_: BookFile, peers: list[object], bans: list[object], **__: object) -> None:
+        tried.append(len(bans))
+        raise sqlite3.OperationalError("database or disk is full")
+
+    path = tmp_path / "peers.sqlite"
+    async with open_book(path, limits=BookLimits(bans=10)) as book:
+        await book.ban(peer("old"), None, W)
+        with monkeypatch.context() as patch:
+            patch.setattr(BookFile, "write", full)
+            for at in range(100):
+                await book.ban(peer(at), None, W + at)
+        assert len(tried) >= 100 and max(tried) <= 20
+    async with open_book(path) as book:
+        assert {who for who, _, _ in book.bans(0.0)} == {peer(at) for at in range(90, 100)}
+
+
 # --- 99: time
 
 

@@ -1,6 +1,6 @@
 """The networking layer of a beacon node: switch, gossip, discovery, requests, dialer and peer manager, composed.
 
-    async with BeaconNetwork(BeaconConfig(chain=mainnet())) as net:
+    async with BeaconNetwork(BeaconConfig(chain=load_chain("mainnet"))) as net:
         net.gossip.validate("beacon_block", judge)
         await net.connect_to_network()
         async with net.gossip.subscribe("beacon_block") as blocks:

@@ -19,7 +19,7 @@ from pyp2p.dialer.service import reason_of, stage_of
 from pyp2p.discv5.candidates import Known, named_peer
 from pyp2p.discv5.enr import Enr
 from pyp2p.discv5.service import Discv5
-from pyp2p.errors import BackingOff, DiscoveryError, JoinFailed, P2PError
+from pyp2p.errors import BackingOff, DialFailed, DiscoveryError, JoinFailed, NotTried, P2PError
 from pyp2p.peer.id import PeerId
 from pyp2p.switch.events import Connected
 from pyp2p.switch.switch import Switch
@@ -132,12 +132,20 @@ class Joining:
             try:
                 await self._switch.connect(bootstrap.peer, bootstrap.addrs)
             except (P2PError, OSError, trio.BrokenResourceError) as error:
-                stage = stage_of(error)
-                if not isinstance(error, BackingOff):
-                    bootstrap.stage, bootstrap.reason = stage.value, reason_of(error)
+                tried = _tried(error)
+                if tried is not None:
+                    bootstrap.stage, bootstrap.reason = stage_of(tried).value, reason_of(tried)
             else:
                 return
             await trio.sleep(_AGAIN)
+
+
+def _tried(error: Exception) -> Exception | None:
+    """What is wrong with what was tried; None when nothing was, because it failed lately: that was told then."""
+    if isinstance(error, DialFailed):
+        attempts = [each for each in error.attempts if not isinstance(each.error, (BackingOff, NotTried))]
+        return DialFailed(error.peer, attempts) if attempts or not error.attempts else None
+    return None if isinstance(error, BackingOff) else error
 
 
 def parse_bootstraps(given: Iterable[Known]) -> list[Bootstrap]:

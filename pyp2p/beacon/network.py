@@ -325,7 +325,7 @@ class BeaconNetwork:
             self.switch.attach(
                 Service(
                     _NETWORK,
-                    admit=self._handshakes.admit,
+                    admit=partial(self.peering.admit, self._handshakes.admit),
                     peer_connected=self.peering.peer_connected,
                     last_word=self.peering.last_word,
                     peer_disconnected=self.peering.peer_disconnected,

@@ -7,7 +7,7 @@ and when its last connection has ended. Dialling is the dialer's, which is told 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import trio
 
@@ -67,11 +67,23 @@ class Peering:
 
     # --- hooks of the switch
 
+    async def admit(self, handshakes: Callable[[Connection], Awaitable[None]], connection: Connection) -> None:
+        """Run all handshakes; the place that the first one found is given back when they fail."""
+        well = False
+        try:
+            await handshakes(connection)
+            well = True
+        finally:
+            if not well:
+                self.manager.gave_up(connection.peer)
+
     async def find_place(self, connection: Connection) -> None:
         """The first handshake: may this peer be here at all? Raises `NotWelcome`."""
         refusal = self.manager.refusal(
             connection.peer, ip_of(connection.remote), connection.direction, trio.current_time()
         )
+        if refusal is None:
+            self.manager.coming(connection.peer, connection.direction)
         await trio.lowlevel.checkpoint()
         if refusal is not None:
             raise NotWelcome(refusal.reason, refusal.code)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from pyp2p.beacon.bans import Bans, IPAddress, network_of
@@ -86,6 +86,7 @@ class PeerManager:
         self._trusted = frozenset(trusted)
         self._kept = frozenset(static) | self._trusted
         self._peers: dict[PeerId, _Peer] = {}
+        self._coming: dict[PeerId, Direction] = {}  # in handshakes; as many as the switch has in admission
         self._good = GoodPeers(config.remembered_good, rng)
         self._faults = Faults(config.remembered_faults)
         self._bans = Bans(config.bans)
@@ -106,8 +107,22 @@ class PeerManager:
 
         Ask before dialling and when an id is proven. Banned ids and addresses and scores at or below -20 are refused
         for as long as they stand. Static peers need no free place, trusted ones are always let in. A peer that is
-        connected already takes no second place.
+        connected already takes no second place. Those that are `coming` take one each.
         """
+        return self._refusal(peer, ip, direction, now, [way for each, way in self._coming.items() if each != peer])
+
+    def coming(self, peer: PeerId, direction: Direction) -> None:
+        """The peer begins its handshakes: its place is kept, so that of many at once no more come than may stay."""
+        if peer not in self._peers:
+            self._coming[peer] = direction
+
+    def gave_up(self, peer: PeerId) -> None:
+        """Its handshakes failed; where they go well, `connected` or `disconnected` follow."""
+        self._coming.pop(peer, None)
+
+    def _refusal(
+        self, peer: PeerId, ip: IPAddress | None, direction: Direction, now: float, coming: Sequence[Direction]
+    ) -> Refusal | None:
         if peer in self._trusted:
             return None
         if self._bans.until(peer) > now:
@@ -121,7 +136,7 @@ class PeerManager:
             return Refusal(GoodbyeReason.TOO_MANY_PEERS, "the peer was told to go")
         if state is not None or peer in self._kept:
             return None
-        return self._no_place(direction)
+        return self._no_place(direction, coming)
 
     # --- what happened
 
@@ -132,7 +147,8 @@ class PeerManager:
         """
         if peer in self._peers:
             return
-        refusal = self.refusal(peer, ip, direction, now)
+        self.gave_up(peer)
+        refusal = self._refusal(peer, ip, direction, now, ())  # who is on its way pushes nobody out
         self._peers[peer] = _Peer(direction, ip, now, self._faults.take(peer) or Score(at=now))
         self._good.forget(peer)
         self._changed = True
@@ -145,6 +161,7 @@ class PeerManager:
         One that was good to us is tried again when more are wanted: nothing is held against it, it stayed for a minute,
         and we dialled it or it was of use.
         """
+        self.gave_up(peer)
         state = self._peers.pop(peer, None)
         if state is None:
             return
@@ -318,8 +335,10 @@ class PeerManager:
 
     # --- parts
 
-    def _no_place(self, direction: Direction) -> Refusal | None:
+    def _no_place(self, direction: Direction, coming: Sequence[Direction]) -> Refusal | None:
         total, outbound = self._counts()
+        total += len(coming)
+        outbound += coming.count(Direction.OUTBOUND)
         if total >= self._config.most:
             return Refusal(GoodbyeReason.TOO_MANY_PEERS, f"{total} peers are connected")
         inbound = total - outbound

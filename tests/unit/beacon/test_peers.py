@@ -79,6 +79,24 @@ def test_one_who_is_too_late_is_told_to_go_and_takes_no_place() -> None:
     assert script.sent_away() == {peer("late"): GoodbyeReason.TOO_MANY_PEERS}
 
 
+def test_of_many_who_come_at_once_no_more_are_let_in_than_may_stay() -> None:
+    script = Script(target=2, outbound=0.0)  # 3 places
+    manager = script.manager
+    script.join(0)
+    for name in (1, 2):
+        assert manager.refusal(peer(name), ip(name), IN, script.now) is None
+        manager.coming(peer(name), IN)
+    assert code(manager.refusal(peer(3), ip(3), IN, script.now)) is GoodbyeReason.TOO_MANY_PEERS
+    assert manager.refusal(peer(2), ip(2), IN, script.now) is None  # its second connection
+    manager.gave_up(peer(1))
+    assert manager.refusal(peer(3), ip(3), IN, script.now) is None
+    manager.coming(peer(3), IN)
+    script.join(2, 3, direction=IN)
+    assert of(Disconnect, script.poll()) == []
+    manager.disconnected(peer(3), script.now)
+    assert manager.refusal(peer(4), ip(4), IN, script.now) is None
+
+
 def test_a_second_connection_to_a_peer_takes_no_second_place() -> None:
     script = Script(target=1)
     script.join("a", "b")

@@ -30,6 +30,7 @@ pyp2p speaks libp2p: it connects to nodes and shows what happens.
   pyp2p dial 127.0.0.1:4001 --hold 60   connect, stay, and tell what happens
   pyp2p listen --port 4001              be a node that others can try
   pyp2p node --chain mainnet            be a beacon node's networking layer, without the beacon node
+  pyp2p req status 127.0.0.1:9000       ask a beacon node: also metadata, beacon_blocks_by_range, ..
   pyp2p gossip sub TOPIC --peer ADDR    what is said about a topic? `gossip pub` says something
   pyp2p key new FILE                    make an identity; `pyp2p key show FILE` explains one
   pyp2p addr explain TEXT               what does this address or peer id say?
@@ -254,6 +255,13 @@ def _node(options: argparse.Namespace, out: Output) -> int:
     return node.run(options, out, node_metrics.serve)
 
 
+def _req(options: argparse.Namespace, out: Output) -> int:
+    _read_records(options)
+    with _extra_beacon():
+        from pyp2p.cli import req
+    return req.run(options, out)
+
+
 _REACH = (*table.COMMON, *table.STACK, *table.DIAL)
 _TARGET = (("target", TARGET),)
 _FILE = (("file", "key file"),)
@@ -270,6 +278,10 @@ COMMANDS = (
             (*table.COMMON, *table.STACK, *table.LISTEN)),
     Command(("node",), "be a node of a beacon chain: follow and serve a made-up one, show the gossip of any other, "
             "which is not verified and so not forwarded", _node, (*table.COMMON, *table.NODE)),
+    Command(("req",), "ask a beacon node one request, and print the answer", _req,
+            (*table.COMMON, *table.STACK, *table.REQ),
+            (("method", "status, ping, metadata, goodbye, beacon_blocks_by_range, ..., or of one version: status/1"),
+             *_TARGET)),
     Command(("demo",), "two nodes on this machine: connect, identify, ping, transfer", _demo, table.COMMON),
     Command(("gossip", "sub"), "print the messages of a topic, until a pipe on standard input ends", _gossip_sub,
             (*table.COMMON, *table.STACK, *table.GOSSIP), _TOPIC),

@@ -163,6 +163,13 @@ def _hex(text: str) -> bytes:
         raise argparse.ArgumentTypeError(f"'{printable(text, 60)}' is no hex: two digits for each byte") from None
 
 
+def _root(text: str) -> bytes:
+    raw = _hex(text)
+    if len(raw) != 32:
+        raise argparse.ArgumentTypeError(f"'{printable(text, 80)}' is no block root: 32 bytes in hex")
+    return raw
+
+
 def _fork_digest(text: str) -> bytes:
     raw = _hex(text)
     if len(raw) != 4:
@@ -398,4 +405,17 @@ NODE = (
     _MUXER,
     Option("--produce", "make the block of each slot; on a made-up chain only", default=False),
     Option("--blocks", "folder of the blocks of a made-up chain (default: `blocks` in that of --data)", str, "DIR"),
+)  # fmt: skip
+REQ = (
+    _TIMEOUT,
+    _CHAIN,
+    Option("--start", "first slot, of light client updates the first period (default: slots that end with the peer's "
+           "head)", whole(0, 2**64 - 1), "N"),
+    replace(_COUNT, help="how many slots, blocks or periods (default: 1)"),
+    Option("--root", "block root; may be repeated (default: that of the peer's head)", _root, "HEX", many=True),
+    Option("--index", "number of a blob or a data column; may be repeated (default: 0)", whole(0, 2**64 - 1), "N",
+           many=True),
+    Option("--code", "why we go (default: 1, shutting down)", whole(1, 2**64 - 1), "N"),
+    Option("--output", "write what comes to files in this folder, as SSZ (in the environment PYP2P_REQ_OUTPUT)", str,
+           "DIR", scope="REQ"),
 )  # fmt: skip

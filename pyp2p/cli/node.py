@@ -23,6 +23,7 @@ from pyp2p.cli import render
 from pyp2p.cli.failure import LIMITS, OK, CommandFailed, UsageError, clean
 from pyp2p.cli.node_config import NodeConfig, chain_name, node_config
 from pyp2p.cli.node_events import Feed, tell_chain, tell_gossip, tell_meshes, tell_network, warning
+from pyp2p.cli.node_view import leave, show
 from pyp2p.cli.output import Output
 from pyp2p.cli.reach import muxers
 from pyp2p.cli.runner import run as run_trio
@@ -71,7 +72,8 @@ class _Node:
         self._config = config
         self._out = out
         self._serve_metrics = serve_metrics
-        self._feed = Feed(out)
+        self._viewed = out.screen and not options.verbose  # logs and a view would spoil each other
+        self._feed = Feed(out, lines=not self._viewed)
         self._stats: NodeStats | None = None
 
     async def run(self) -> None:
@@ -88,6 +90,8 @@ class _Node:
                         await self._run(net, use)
                     outer.cancel_scope.cancel()
         finally:
+            if self._stats is not None and self._viewed:
+                leave(self._out)
             self._feed.end(self._stats, time.monotonic() - began)
 
     async def _until_cancelled(self, use: trio.CancelScope) -> None:
@@ -148,6 +152,8 @@ class _Node:
                 await nursery.start(self._tell_accepted, net)
             self._tell_listening(net, await self._metrics(net, nursery))
             nursery.start_soon(tell_meshes, net, self._feed)
+            if self._viewed:
+                nursery.start_soon(show, net.stats, self._feed, self._out, chain_name(net.chain))
             nursery.start_soon(self._join, net)
             if follower is not None and self._options.produce:
                 nursery.start_soon(follower.produce)

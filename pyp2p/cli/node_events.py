@@ -36,31 +36,39 @@ from pyp2p.cli.stdout import emit
 from pyp2p.errors import WireError, printable
 
 BEHIND: Final = 4096  # lines
-RECENT: Final = 8  # that a live view shows
+RECENT: Final = 6  # lines that a live view shows
+WARNINGS: Final = 3
+_MANY: Final = ("listening", "gossip", "mesh")  # a live view shows them in another way
 _AGENT = 200  # characters of what a peer calls itself
 _TEXT = 1000  # characters of a reason or a warning
 
 
 class Feed:
-    """The queue between what happens and standard output. `recent` are the last lines for people, `gossip` counts
-    messages and bytes by topic, `blocks` how blocks came.
+    """The queue between what happens and standard output; without `lines` nothing is printed but the totals.
+
+    `recent` and `warnings` are the last lines for people, `gossip` and `gossip_bytes` count by topic, `blocks` by how
+    they came.
     """
 
-    def __init__(self, out: Output, wall: Callable[[], float] = time.time) -> None:
+    def __init__(self, out: Output, wall: Callable[[], float] = time.time, *, lines: bool = True) -> None:
         self.missed = 0
         self.recent: deque[str] = deque(maxlen=RECENT)
+        self.warnings: deque[str] = deque(maxlen=WARNINGS)
         self.gossip: Counter[str] = Counter()
         self.gossip_bytes: Counter[str] = Counter()
         self.blocks: Counter[str] = Counter()
-        self.lines_shown = True  # False while a live view shows the recent ones
         self._out = out
         self._wall = wall
+        self._lines = lines
         self._send, self._receive = trio.open_memory_channel[tuple[str, dict[str, Any], str]](BEHIND)
 
     def tell(self, event: str, facts: dict[str, Any], line: str) -> None:
         """Something happened. Never waits."""
-        self.recent.append(line)
-        if not self.lines_shown:
+        if event == "warning":
+            self.warnings.append(line)
+        elif event not in _MANY:
+            self.recent.append(line)
+        if not self._lines:
             return
         try:
             self._send.send_nowait((event, {"time": round(self._wall(), 6), **facts}, line))

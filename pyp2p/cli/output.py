@@ -45,6 +45,8 @@ class Output:
         self.style = Style(not as_json and _wants_color(stdout, environ))
         self._error_style = Style(not as_json and _wants_color(stderr, environ))
         self.live = not as_json and _is_terminal(stderr) and environ.get("TERM") != "dumb"
+        # That the whole of standard output may be drawn on, by commands that have a view of their own.
+        self.screen = not as_json and _is_terminal(stdout) and environ.get("TERM") != "dumb"
         self._status: Callable[[], str] | None = None
         self._drawn = False
 

@@ -76,10 +76,11 @@ class UdpSocket:
         return found
 
     def close(self) -> None:
-        """Free the port; whoever receives gets `ClosedResourceError`."""
+        """Free the port; whoever receives gets `ClosedResourceError`. Outside of trio nobody can receive."""
         if not self._closed:
             self._closed = True
-            trio.lowlevel.notify_closing(self._socket)
+            if trio.lowlevel.in_trio_run():
+                trio.lowlevel.notify_closing(self._socket)
             self._socket.close()
 
 

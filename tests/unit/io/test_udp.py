@@ -114,3 +114,10 @@ async def test_a_simulated_socket_holds_so_many_and_can_be_closed(sim: Sim) -> N
     with pytest.raises(trio.ClosedResourceError):
         await b.receive_many()
     host.bind_udp(port=9000).close()
+
+
+def test_a_socket_is_made_and_closed_outside_of_trio_too() -> None:
+    """A command looks which addresses are to be had before it starts."""
+    sock = bind_udp("127.0.0.1", 0)
+    sock.close()
+    bind_udp(*sock.local).close()  # the port is free again

@@ -239,7 +239,10 @@ class _Guest:
         """Nobody keeps it."""
 
     def unwanted(self, peer: PeerId, code: GoodbyeReason, reason: str) -> None:
-        """It goes by itself."""
+        """It is asked nothing more than this."""
+
+    def left(self, peer: PeerId, code: int) -> None:
+        """What its goodbye said is in the facts of the connection."""
 
 
 def _shown(value: object) -> object:

@@ -1,87 +1,308 @@
-"""`pyp2p demo`: two nodes in this process, one dials the other over real TCP, and all of it is shown."""
+"""`pyp2p demo`: a small network of beacon nodes on this machine, which loses a node and gets it back.
+
+Each node is a process of its own (`pyp2p node`); what they print is put together (`demo_story.py`), shown, and compared
+with what is to happen: the exit code is 0 only when all of it did. Needs the extras `discv5` and `eth2`.
+"""
 
 from __future__ import annotations
 
 import argparse
-import math
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Protocol
 
 import trio
 
-from pyp2p.cli import render
-from pyp2p.cli.failure import OK, CommandFailed, dial_failure
+import pyp2p
+from pyp2p.beacon.chain import Chain
+from pyp2p.beacon.chainfile import chain_text
+from pyp2p.beacon.devchain import dev_chain
+from pyp2p.cli import demo_text
+from pyp2p.cli.demo_nodes import FAILED, PYP2P, Child, Children, open_children
+from pyp2p.cli.demo_story import PRODUCER, Line, Story, Told
+from pyp2p.cli.failure import OK, CommandFailed, clean
 from pyp2p.cli.output import Output
-from pyp2p.cli.perf import as_json, result_lines, transfer
-from pyp2p.cli.ping import Tally, measure
-from pyp2p.cli.reach import Reached, fact_rows, facts, require_identify, trace_lines
 from pyp2p.cli.runner import run as run_trio
-from pyp2p.errors import P2PError
-from pyp2p.peer.address import text
-from pyp2p.switch.config import SwitchConfig
-from pyp2p.switch.switch import Switch, open_switch
-
-PINGS = 5
-TRANSFER = 64_000_000
+from pyp2p.cli.stdout import emit
+from pyp2p.discv5.enr import Enr
+from pyp2p.errors import InvalidEnr, printable, unwrapped
 
 
-def run(options: argparse.Namespace, out: Output) -> int:
-    """Run the command."""
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to happen. Slots are counted from genesis, which is `genesis_after` seconds after the bootnode listens.
+
+    With these the lost node is away when the fork comes, so it fetches blocks of two forks. `seconds` is how long each
+    step may take on a machine that has much else to do: several times what it takes on an idle one.
+    """
+
+    nodes: int = 6
+    slot_duration_ms: int = 1000
+    genesis_after: float = 7.0
+    start: str = "electra"
+    next_fork: str = "fulu"
+    epochs_per_fork: int = 2
+    mesh: int = 3  # peers for blocks, at least
+    first_blocks: int = 4  # that all have before one is lost
+    lose: int = 4  # which node
+    lose_after: int = 12  # slot
+    back_after: int = 18  # slot
+    blocks_without: int = 4
+    last_blocks: int = 4  # that all have again
+    seconds: float = 40.0
+
+
+class Screen(Protocol):
+    """Where the lines go when they are not simply printed: a live view."""
+
+    def show(self, lines: Sequence[str]) -> None:
+        """Print lines above the view, and draw it again."""
+
+
+Live = Callable[[Output, Story], AbstractContextManager[Screen]]
+
+
+def run(options: argparse.Namespace, out: Output, live: Live | None = None) -> int:
+    """Run the command; `live` makes a view for a terminal."""
+    return play(Plan(), out, live=live, verbose=bool(options.verbose))
+
+
+def play(
+    plan: Plan, out: Output, *, live: Live | None = None, verbose: bool = False, program: Sequence[str] = PYP2P
+) -> int:
+    """Let it happen, and return the exit code; `program` takes the words of `pyp2p`."""
 
     async def command() -> int:
-        config = SwitchConfig(perf=True)
-        async with open_switch(listen=["/ip4/127.0.0.1/tcp/0"], config=config) as server, open_switch() as client:
-            try:
-                return await _show(server, client, out)
-            except CommandFailed as failure:
-                out.fail(failure, "demo")
-                return failure.code
+        story = Story(plan.nodes, time.time())
+        with nullcontext() if live is None else live(out, story) as screen:
+            demo = _Demo(plan, story, out, screen)
+            failure = await demo.run(program, out.error if verbose else None)
+        await demo.sum_up()
+        if failure is None:
+            return OK
+        out.fail(failure, "demo")
+        return failure.code
 
     return run_trio(command, out)
 
 
-async def _show(server: Switch, client: Switch, out: Output) -> int:
-    address = server.multiaddrs[0]
-    dialable = [text(each) for each in server.multiaddrs]
-    out.emit(
-        "listening",
-        {"peer_id": str(server.peer), "addresses": dialable},
-        [
-            _title("A node listens.", out),
-            *render.fields([("peer id", str(server.peer)), ("listening", dialable)], out.style),
-        ],
-    )
-    started = trio.current_time()
-    try:
-        connection = await client.connect(address)
-    except (P2PError, OSError, trio.BrokenResourceError) as error:
-        raise dial_failure(error, text(address)) from error
-    reached = Reached(client, connection, started, trio.current_time() - started, math.inf)
-    require_identify(reached)
-    sheet = facts(reached)
-    out.emit(
-        "identify",
-        sheet,
-        [
-            "",
-            _title("Another node dials it; these are the steps.", out),
-            *trace_lines(connection.trace, out),
-            "",
-            _title("They know each other now; this is what the first said.", out),
-            *render.fields(fact_rows(sheet), out.style),
-            "",
-            _title(f"{PINGS} pings.", out),
-        ],
-    )
-    tally = Tally()
-    await measure(reached, PINGS, 0.0, tally, out)
-    out.emit("ping", {"peer_id": str(connection.peer), **tally.as_json()}, tally.lines())
-    result = await transfer(reached, TRANSFER, TRANSFER, out)
-    title = f"{render.size(TRANSFER)} each way; both nodes share this process."
-    lines = ["", _title(title, out), *result_lines(result, out)]
-    out.emit("perf", {"peer_id": str(connection.peer), **as_json(result)}, lines)
-    hint = "Next: `pyp2p listen` in one terminal, `pyp2p identify` with its address in another."
-    out.emit("done", {"seconds": round(trio.current_time() - started, 3)}, ["", out.style.dim(hint)])
-    return OK
+class _Demo:
+    """One performance."""
 
+    def __init__(self, plan: Plan, story: Story, out: Output, screen: Screen | None) -> None:
+        self._plan = plan
+        self._story = story
+        self._out = out
+        self._screen = screen
+        self._checks: list[tuple[str, bool]] = []
+        self._changed = trio.Event()
+        self._nodes: dict[int, Child] = {}  # the newest process of each
+        self._over: dict[Child, trio.Event] = {}  # all that it printed was read
+        self._dismissed: list[Child] = []  # whose end is our doing
+        self._failure: CommandFailed | None = None
+        self._scope = trio.CancelScope()
 
-def _title(words: str, out: Output) -> str:
-    return out.style.bold(words)
+    async def run(self, program: Sequence[str], tell: Callable[[str], None] | None) -> CommandFailed | None:
+        """From the first process to the end of the last; returns what did not happen."""
+        try:
+            with TemporaryDirectory(prefix="pyp2p-demo-") as folder, unwrapped():
+                async with open_children(program, tell) as children:
+                    with self._scope:
+                        await self._guarded(self._perform, children, Path(folder))
+        except OSError as error:
+            return CommandFailed("start", FAILED, clean(f"no place for the data of nodes: {error}"))
+        return self._failure
+
+    async def _guarded(self, step: Callable[..., Awaitable[object]], *args: object) -> None:
+        """A step, whose failure is noted, the first of all, and ends the rest."""
+        try:
+            with unwrapped():
+                await step(*args)
+        except CommandFailed as failure:
+            self._failure = self._failure or failure
+            self._scope.cancel()
+
+    async def _perform(self, children: Children, folder: Path) -> None:
+        async with trio.open_nursery() as nursery:
+            await self._scenes(children, folder, nursery)
+
+    async def _scenes(self, children: Children, folder: Path, nursery: trio.Nursery) -> None:
+        plan, story = self._plan, self._story
+        bootnode = await self._start_bootnode(children)
+        chain = self._make_chain(folder)
+        await self._show([("chain", self._chain_facts(chain))])
+
+        def words(number: int) -> list[str]:
+            produce = ["--produce"] if number == PRODUCER else []
+            client = f"pyp2p/{pyp2p.__version__} node-{number}"
+            data = str(folder / f"node-{number}")
+            return [
+                *("node", "--json", "--chain", str(folder / "chain.toml"), "--bootnode", bootnode.text),
+                *("--data", data, "--agent", client, "--addr", "127.0.0.1", *produce),
+            ]
+
+        async with trio.open_nursery() as starting:
+            for number in story.nodes:
+                starting.start_soon(self._guarded, self._launch, children, number, words(number))
+        for number in story.nodes:
+            nursery.start_soon(self._guarded, self._read, number)
+        await self._expect("all nodes found each other, from the bootnode's record alone", story.lacks_discovery)
+        await self._expect("all exchanged status, each two on one fork digest", story.lacks_status)
+        await self._expect(f"all mesh for blocks, with {plan.mesh} peers at least", lambda: story.lacks_mesh(plan.mesh))
+        await self._show([("meshes", {**self._now(), "mesh": story.meshes_now()})])
+        await self._expect(f"{plan.first_blocks} blocks came to all", lambda: story.lacks_blocks(plan.first_blocks))
+        await self._expect("", lambda: story.lacks_slot(plan.lose_after))
+        await self._lose(plan.lose)
+        await self._expect("all others noticed that a node is lost", story.lacks_notice)
+        lost_at = max(story.made)
+        await self._expect(
+            f"{plan.blocks_without} blocks came to all others", lambda: story.lacks_blocks(plan.blocks_without, lost_at)
+        )
+        await self._expect("", lambda: story.lacks_slot(plan.back_after))
+        await self._launch(children, plan.lose, [*words(plan.lose), *self._port(plan.lose)])
+        nursery.start_soon(self._guarded, self._read, plan.lose)
+        await self._expect("the lost node is back as who it was, and met all others again", story.lacks_return)
+        await self._expect("the lost node fetched by range what it had missed", story.lacks_catching_up)
+        back_at = max(story.made)
+        await self._expect(
+            f"{plan.last_blocks} more blocks came to all", lambda: story.lacks_blocks(plan.last_blocks, back_at)
+        )
+        await self._expect(f"all who were there changed to {plan.next_fork}", lambda: story.lacks_fork(plan.next_fork))
+        await self._end()
+
+    # --- steps
+
+    async def _start_bootnode(self, children: Children) -> Enr:
+        child = await children.start("the bootnode", ["discv5", "listen", "--json"])
+        line = await child.listening(self._plan.seconds)
+        try:
+            record = Enr.from_text(str(line.get("enr")))
+        except InvalidEnr as error:
+            raise CommandFailed("start", FAILED, clean(f"the bootnode's record is none: {error}")) from None
+        facts = {
+            **self._now(),
+            "peer_id": str(record.peer_id),
+            "node_id": record.node_id.hex(),
+            "enr": record.text,
+            "udp": record.udp,
+            "tcp": record.tcp,
+        }
+        await self._show([("bootnode", facts)])
+        await self._expect(
+            "the bootnode has no TCP port",
+            lambda: "" if record.tcp is None else f"its record names TCP port {record.tcp}",
+        )
+        return record
+
+    def _make_chain(self, folder: Path) -> Chain:
+        plan = self._plan
+        chain = dev_chain(
+            round(time.time() + plan.genesis_after),
+            start=plan.start,
+            epochs_per_fork=plan.epochs_per_fork,
+            slot_duration_ms=plan.slot_duration_ms,
+        )
+        (folder / "chain.toml").write_text(chain_text(chain), "utf-8")
+        return chain
+
+    def _chain_facts(self, chain: Chain) -> dict[str, Any]:
+        plan = self._plan
+        return {
+            **self._now(),
+            "genesis_time": chain.genesis_time,
+            "slot_seconds": plan.slot_duration_ms / 1000,
+            "fork": plan.start,
+            "next_fork": plan.next_fork,
+            "fork_slot": plan.epochs_per_fork * chain.slots_per_epoch,
+        }
+
+    async def _launch(self, children: Children, number: int, words: Sequence[str]) -> None:
+        """Start a node, wait until it listens, and tell of it; its further lines are for `_read`."""
+        child = await children.start(f"node {number}", words)
+        line = await child.listening(self._plan.seconds)
+        self._nodes[number] = child
+        await self._tell(child, self._story.listening, number, line)
+
+    def _port(self, number: int) -> list[str]:
+        """Where a node listened before: others look for it there."""
+        address = self._story.nodes[number].addresses[0]
+        return ["--port", address.partition("/tcp/")[2].partition("/")[0]]
+
+    async def _read(self, number: int) -> None:
+        """Take what a node tells, until its output ends."""
+        child = self._nodes[number]
+        over = self._over[child] = trio.Event()
+        while (line := await child.line()) is not None:
+            await self._tell(child, self._story.heard, number, line)
+        over.set()
+        if child not in self._dismissed:
+            raise await child.ended_by_itself()
+
+    async def _lose(self, number: int) -> None:
+        """Kill a node, and hear what it said before."""
+        child = self._nodes[number]
+        self._dismissed.append(child)
+        child.kill()
+        await self._show(self._story.killed(number, time.time()))
+        await child.wait()
+        await self._over[child].wait()
+        await self._show(self._story.silent(number))
+
+    async def _end(self) -> None:
+        """Have all nodes end as they should: with goodbyes and their totals."""
+        self._story.ending()
+        for child in self._nodes.values():
+            self._dismissed.append(child)
+            await child.end()
+        await self._expect("all ended with their totals", self._story.lacks_totals)
+        for child in self._nodes.values():
+            await self._over[child].wait()
+            code = await child.wait()
+            if code != OK:
+                raise CommandFailed("end", FAILED, f"{child.name} ended with exit code {code}", child.last_words())
+
+    # --- telling
+
+    async def _expect(self, what: str, lacks: Callable[[], str]) -> None:
+        """Wait until nothing is lacking, then say so; `what` is empty where that is no news. Raises `CommandFailed`."""
+        self._story.waiting = what or self._story.waiting
+        with trio.move_on_after(self._plan.seconds):
+            while lacks():
+                self._changed = trio.Event()
+                await self._changed.wait()
+        missing = lacks()
+        if what:
+            self._checks.append((what, not missing))
+            await self._show([("check", {**self._now(), "what": what, "ok": not missing})])
+        if missing:
+            raise CommandFailed("demo", FAILED, f"not within {self._plan.seconds:g} s: {missing}")
+
+    async def _tell(self, child: Child, tell: Callable[[int, Line], Iterable[Told]], number: int, line: Line) -> None:
+        try:
+            told = list(tell(number, line))
+        except ValueError as error:
+            raise CommandFailed("output", FAILED, f"{child.name} told {printable(str(error), 200)}") from None
+        self._changed.set()
+        await self._show(told)
+
+    async def _show(self, told: Iterable[Told]) -> None:
+        for event, facts in told:
+            lines = demo_text.lines(event, facts, self._out.style, self._out.table)
+            if self._screen is not None:
+                self._screen.show(lines)
+            else:
+                await emit(self._out, event, facts, lines)
+
+    def _now(self) -> dict[str, Any]:
+        return {"seconds": round(time.time() - self._story.began, 3)}
+
+    async def sum_up(self) -> None:
+        """The end: what there was in all."""
+        checks = [{"what": what, "ok": ok} for what, ok in self._checks]
+        facts = {**self._now(), **self._story.summary(), "checks": checks}
+        lines = demo_text.summary(self._story, self._out.table, self._checks, self._out.style)
+        await emit(self._out, "summary", facts, lines)

@@ -23,7 +23,7 @@ from pyp2p.cli.output import Output, configure_logs, forget_stdout, prepare_stre
 START = """\
 pyp2p speaks libp2p: it connects to nodes and shows what happens.
 
-  pyp2p demo                            two nodes on this machine, step by step
+  pyp2p demo                            a small network of beacon nodes on this machine, live
   pyp2p identify 127.0.0.1:4001         who is there? also /ip4/1.2.3.4/tcp/4001/p2p/12D3Koo..
   pyp2p ping 127.0.0.1:4001             how far is it?
   pyp2p perf 127.0.0.1:4001             how fast is it?
@@ -43,8 +43,8 @@ ENVIRONMENT = """\
 Every option can be set by an environment variable: --timeout by PYP2P_TIMEOUT (yes or no for switches, spaces between
 repeated values). PYP2P_LOG=switch=debug,*=info chooses logs; NO_COLOR and FORCE_COLOR are heeded.
 
-exit codes: 0 ok, 2 usage, 10 resolve, 11 connect, 12 security, 13 wrong peer id, 14 muxer, 15 protocol, 16 timeout,
-17 refused by our own limits, 130 interrupted
+exit codes: 0 ok, 1 something in the demo did not happen, 2 usage, 10 resolve, 11 connect, 12 security, 13 wrong peer
+id, 14 muxer, 15 protocol, 16 timeout, 17 refused by our own limits, 130 interrupted
 """
 TARGET = "multiaddr (/p2p/ID may be left out), /dnsaddr/NAME, HOST:PORT, or a node record (enr:...)"
 
@@ -107,9 +107,15 @@ def _listen(options: argparse.Namespace, out: Output) -> int:
 
 
 def _demo(options: argparse.Namespace, out: Output) -> int:
-    from pyp2p.cli import demo
-
-    return demo.run(options, out)
+    with _extra_beacon():
+        from pyp2p.cli import demo
+    if not (out.live and sys.stdout.isatty()):
+        return demo.run(options, out)
+    try:
+        from pyp2p.cli import demo_live
+    except ImportError:  # the extra is not installed
+        return demo.run(options, out)
+    return demo.run(options, out, demo_live.open_screen)
 
 
 def _gossip_sub(options: argparse.Namespace, out: Output) -> int:
@@ -282,7 +288,8 @@ COMMANDS = (
             (*table.COMMON, *table.STACK, *table.REQ),
             (("method", "status, ping, metadata, goodbye, beacon_blocks_by_range, ..., or of one version: status/1"),
              *_TARGET)),
-    Command(("demo",), "two nodes on this machine: connect, identify, ping, transfer", _demo, table.COMMON),
+    Command(("demo",), "a bootnode and 6 beacon nodes on this machine: they find each other, pass on blocks, lose a "
+            "node and get it back (some 40 s)", _demo, table.COMMON),
     Command(("gossip", "sub"), "print the messages of a topic, until a pipe on standard input ends", _gossip_sub,
             (*table.COMMON, *table.STACK, *table.GOSSIP), _TOPIC),
     Command(("gossip", "pub"), "publish the lines of standard input, or --data, to a topic", _gossip_pub,

@@ -70,6 +70,7 @@ AWAITING = {
     "pubsub/service.py",
     "pubsub/subscription.py",
     "pubsub/validation.py",
+    "reqresp/answer.py",
     "reqresp/service.py",
     "switch/accept.py",
     "switch/connecting.py",

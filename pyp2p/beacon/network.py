@@ -69,8 +69,9 @@ from pyp2p.pubsub.params import Thresholds, eth2_params
 from pyp2p.pubsub.service import open_pubsub
 from pyp2p.pubsub.signing import StrictNoSign
 from pyp2p.pubsub.snappy import Snappy
+from pyp2p.reqresp.answer import Handler
 from pyp2p.reqresp.declare import Method
-from pyp2p.reqresp.service import Handler, Response, open_reqresp
+from pyp2p.reqresp.service import Response, open_reqresp
 from pyp2p.switch.connection import Connection
 from pyp2p.switch.events import Disconnected, Identified
 from pyp2p.switch.facts import SHUTDOWN
@@ -129,6 +130,7 @@ class BeaconNetwork:
         self._untold = 0
         self._resubscribe = trio.Event()
         self._joining: list[Joining] = []
+        self._said: MetaDataV3 | None = None
         self.discovery: Discv5 | None = None
         self._life: AbstractAsyncContextManager[None] | None = None
 
@@ -511,8 +513,10 @@ class BeaconNetwork:
     @property
     def metadata(self) -> MetaDataV3:
         """What we say we serve; its number grows with each change, and is kept before anybody hears of it."""
-        said = MetaDataV3(0, self._attnets, frozenset(), self.config.custody_group_count)
-        return replace(said, seq_number=self._seq.of(said.encode()[8:]))
+        if self._said is None or self._said.attnets != self._attnets:  # each ping asks
+            said = MetaDataV3(0, self._attnets, frozenset(), self.config.custody_group_count)
+            self._said = replace(said, seq_number=self._seq.of(said.encode()[8:]))
+        return self._said
 
 
 class _Us:

@@ -1,4 +1,4 @@
-"""Requests and responses on a switch: the only file of the room that awaits.
+"""Requests and responses on a switch: ours from the question to the last chunk, and those of peers up to `answer.py`.
 
 Rules: one stream per request. Sizes, counts and order are judged by the machines of `core.py`; here are deadlines,
 places, quotas and whose fault it was. The four failures of a request are types (`errors.RequestFailed`); only
@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
-from contextlib import aclosing, asynccontextmanager, contextmanager
-from math import inf
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 import trio
 
 from pyp2p.errors import (
-    Decline,
     LimitExceeded,
     LocalProtocolError,
     NetworkFailure,
@@ -33,24 +31,21 @@ from pyp2p.errors import (
     describe,
     printable,
 )
-from pyp2p.io.guard import call_guarded, run_guarded
+from pyp2p.io.guard import call_guarded
 from pyp2p.io.loglimit import LogLimiter
 from pyp2p.peer.id import PeerId
+from pyp2p.reqresp.answer import Answer, Handler, gone
 from pyp2p.reqresp.core import (
-    INVALID_REQUEST,
-    SERVER_ERROR,
     Chunk,
     ErrorChunk,
-    RequestReader,
     ResponseReader,
-    ResponseWriter,
     request_bytes,
 )
 from pyp2p.reqresp.declare import Limits, Method
 from pyp2p.reqresp.rate import Bucket, Buckets
 from pyp2p.switch.connection import Connection
 from pyp2p.switch.limits import Budget
-from pyp2p.switch.stream import Carrier, MuxedStream
+from pyp2p.switch.stream import MuxedStream
 from pyp2p.switch.switch import Switch
 
 logger = logging.getLogger("pyp2p.reqresp")
@@ -58,7 +53,6 @@ logger = logging.getLogger("pyp2p.reqresp")
 Rq = TypeVar("Rq")
 Rs = TypeVar("Rs")
 
-Handler = Callable[[Carrier, Rq], AsyncGenerator[Rs, None]]
 Violated = Callable[[ProtocolViolation], None]
 
 # Streams of a peer and protocol beyond those that are served: some that were reset while we still wait in their
@@ -97,26 +91,32 @@ class Response(Generic[Rs]):
             raise trio.BusyResourceError("another task is reading this response")
         self._reading = True
         try:
-            with self._asked.failures():
-                with self._asked.on_time():
-                    event = await self._next()
-                if isinstance(event, ErrorChunk):
-                    raise PeerDeclined(self.peer, self.protocol, event.code, event.text)
+            with self._asked.failures:
+                chunk = await self._next()
         except BaseException:
             self.close()
             raise
         finally:
             self._reading = False
-        if event is not None:
-            return event.value
+        if chunk is not None:
+            return chunk.value
         await self._end()
         raise StopAsyncIteration
 
-    async def _next(self) -> Chunk[Rs] | ErrorChunk | None:
-        reader = self._reader
-        event = reader.next()
+    async def _next(self) -> Chunk[Rs] | None:
+        event = self._reader.next()
         if event is not None:
             await trio.lowlevel.checkpoint()  # others have their turn while one answer pours in
+        elif not self._reader.full:
+            with self._asked.on_time():
+                event = await self._receive()
+        if isinstance(event, ErrorChunk):
+            raise PeerDeclined(self.peer, self.protocol, event.code, event.text)
+        return event
+
+    async def _receive(self) -> Chunk[Rs] | ErrorChunk | None:
+        reader = self._reader
+        event: Chunk[Rs] | ErrorChunk | None = None
         while event is None and not reader.full:
             data = await self._stream.receive_some()
             if not data:
@@ -126,17 +126,22 @@ class Response(Generic[Rs]):
             event = reader.next()
         return event
 
-    async def _only(self) -> Rs:
-        """The chunk of an answer that has exactly one: its end is not waited for. Raises as reading does."""
-        chunk = await self.__anext__()
+    async def only(self) -> Rs:
+        """The chunk of an answer that has exactly one: its end is not waited for. The caller holds deadline and
+        failures: see `ReqResp.ask`.
+        """
         try:
-            with self._asked.failures():
-                self._reader.next()  # more than one may have come with it
+            event = await self._receive()
+            if isinstance(event, ErrorChunk):
+                raise PeerDeclined(self.peer, self.protocol, event.code, event.text)
+            if event is None:
+                raise LocalProtocolError("an answer of no chunk")
+            self._reader.next()  # more than one may have come with it
         except BaseException:
             self.close()
             raise
         await self._end()
-        return chunk
+        return event.value
 
     async def _end(self) -> None:
         """All came: an end, not a reset."""
@@ -172,7 +177,9 @@ class _Asked(Generic[Rq, Rs]):
         self.peer = peer
         self.protocol = method.protocol
         self._owner = owner
-        self._left = self._seconds = method.deadlines.response
+        self.seconds = method.deadlines.response
+        self.left = self.seconds
+        self.failures = _Failures(self)
         self._place: trio.CapacityLimiter | None = None
 
     async def wait_for_place(self) -> None:
@@ -206,40 +213,80 @@ class _Asked(Generic[Rq, Rs]):
         """A failure before anything was sent."""
         return RequestNotSendable(self.peer, self.protocol, reason)
 
-    @contextmanager
-    def on_time(self) -> Generator[None, None, None]:
-        """Time inside the block is on the deadline. Raises `TooSlowError` when it is over."""
-        started = trio.current_time()
-        try:
-            with trio.fail_at(started + self._left):
-                yield
-        finally:
-            self._left = max(self._left - (trio.current_time() - started), 0.0)
+    def on_time(self) -> _OnTime:
+        """Time inside the block is on the deadline. Raises `NetworkFailure` when it is over."""
+        return _OnTime(self)
 
-    @contextmanager
-    def failures(self) -> Generator[None, None, None]:
-        """Whatever the block raises becomes one of the four failures of a request, counted; bugs stay what they are."""
-        try:
-            yield
-        except trio.TooSlowError:
-            raise self._failed(NetworkFailure, f"no whole answer within {self._seconds:g} s") from None
-        except RequestFailed as error:
-            raise self._noted(error) from error.__cause__
-        except NoCommonProtocol as error:
-            raise self._failed(NotSpoken, "the peer does not speak it") from error
-        except RemoteError as error:
-            raise self._failed(ProtocolViolation, str(error)) from error
-        except LimitExceeded as error:
-            raise self._failed(RequestNotSendable, str(error)) from error
-        except (P2PError, *_STREAM_ERRORS) as error:
-            raise self._failed(NetworkFailure, str(error) or type(error).__name__) from error
+    def failure(self, error: BaseException) -> RequestFailed | None:
+        """Which of the failures of a request that is; None for a cancellation and for bugs, which stay the same."""
+        if isinstance(error, RequestFailed):
+            return error
+        for kinds, kind, reason in _FAILURES:
+            if isinstance(error, kinds):
+                return kind(self.peer, self.protocol, reason or str(error) or type(error).__name__)
+        return None
 
-    def _failed(self, kind: type[RequestFailed], reason: str) -> RequestFailed:
-        return self._noted(kind(self.peer, self.protocol, reason))
-
-    def _noted(self, error: RequestFailed) -> RequestFailed:
+    def note(self, error: RequestFailed) -> None:
+        """Count it."""
         self._owner.note(error)
-        return error
+
+
+# What may be raised while a request is under way, and which failure of it that is; the first that fits.
+_FAILURES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], type[RequestFailed], str], ...] = (
+    (NoCommonProtocol, NotSpoken, "the peer does not speak it"),
+    (RemoteError, ProtocolViolation, ""),
+    (LimitExceeded, RequestNotSendable, ""),
+    ((P2PError, *_STREAM_ERRORS), NetworkFailure, ""),
+)
+
+
+class _Failures:
+    """Whatever its block raises becomes one of the four failures of a request, counted. A class, and used again: made
+    by `contextmanager` it was an eighth of the time of a ping.
+    """
+
+    __slots__ = ("_asked",)
+
+    def __init__(self, asked: _Asked[Any, Any]) -> None:
+        self._asked = asked
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
+            return
+        failure = self._asked.failure(error)
+        if failure is not None:
+            self._asked.note(failure)
+            if failure is not error:
+                raise failure from error
+
+
+class _OnTime:
+    """The time in its block is taken off what a request has left."""
+
+    __slots__ = ("_asked", "_scope", "_started")
+
+    def __init__(self, asked: _Asked[Any, Any]) -> None:
+        self._asked = asked
+
+    def __enter__(self) -> None:
+        self._started = trio.current_time()
+        self._scope = trio.CancelScope(deadline=self._started + self._asked.left)
+        self._scope.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        asked = self._asked
+        self._scope.__exit__(kind, error, traceback)
+        asked.left = max(asked.left - (trio.current_time() - self._started), 0.0)
+        if self._scope.cancelled_caught:
+            reason = f"no whole answer within {asked.seconds:g} s"
+            raise NetworkFailure(asked.peer, asked.protocol, reason) from None
 
 
 class ReqResp:
@@ -298,24 +345,8 @@ class ReqResp:
         self._check_runs()
         peer = target if isinstance(target, PeerId) else target.peer
         asked: _Asked[Rq, Rs] = _Asked(self, peer, method)
-        with asked.failures():
-            data = self._packed(asked, method, request)
-            connection = self._connection(asked, target)
-            try:
-                with asked.on_time():
-                    await asked.wait_for_place()
-                    await self._keep_quota(peer, method, method.chunks(request))
-                    stream = await self._send(connection, method.protocol, data)
-            except BaseException:
-                asked.leave()
-                raise
-        self.counters["asked", method.protocol] += 1
-        response = Response(asked, stream, ResponseReader(method, request))
-        self.responses[response] = None
-        if self._ended:  # while we waited
-            response.close()
-            self._check_runs()
-        return response
+        with asked.failures, asked.on_time():
+            return await self._begin(asked, target, method, request)
 
     async def ask(self, target: PeerId | Connection, method: Method[Rq, Rs], request: Rq) -> Rs:
         """`request` where the answer is exactly one chunk: returns it. Raises as `request` and as reading.
@@ -324,8 +355,11 @@ class ReqResp:
         """
         if method.least != 1 or method.chunks(request) != 1:
             raise LocalProtocolError(f"the answer of {method.protocol} to this request is not always one chunk")
-        response = await self.request(target, method, request)
-        return await response._only()
+        self._check_runs()
+        asked: _Asked[Rq, Rs] = _Asked(self, target if isinstance(target, PeerId) else target.peer, method)
+        with asked.failures, asked.on_time():  # once for all of it: a deadline costs as much as a frame
+            response = await self._begin(asked, target, method, request)
+            return await response.only()
 
     def gauges(self) -> dict[str, int]:
         """How things stand: requests of ours that run, those being answered, quotas remembered."""
@@ -337,6 +371,26 @@ class ReqResp:
         }
 
     # --- our requests
+
+    async def _begin(
+        self, asked: _Asked[Rq, Rs], target: PeerId | Connection, method: Method[Rq, Rs], request: Rq
+    ) -> Response[Rs]:
+        data = self._packed(asked, method, request)
+        connection = self._connection(asked, target)
+        try:
+            await asked.wait_for_place()
+            await self._keep_quota(asked.peer, method, method.chunks(request))
+            stream = await self._send(connection, method.protocol, data)
+        except BaseException:
+            asked.leave()
+            raise
+        self.counters["asked", method.protocol] += 1
+        response = Response(asked, stream, ResponseReader(method, request))
+        self.responses[response] = None
+        if self._ended:  # while we waited
+            response.close()
+            self._check_runs()
+        return response
 
     def _packed(self, asked: _Asked[Rq, Rs], method: Method[Rq, Rs], request: Rq) -> bytes:
         try:
@@ -362,9 +416,7 @@ class ReqResp:
     async def _send(self, connection: Connection, protocol: str, data: bytes) -> MuxedStream:
         stream = await connection.open_stream(protocol)
         try:
-            if data:
-                await stream.send_all(data)
-            await stream.send_eof()
+            await stream.send_last(data)
         except BaseException:
             stream.reset()
             raise
@@ -380,14 +432,14 @@ class ReqResp:
         protocol = method.protocol
         key = (stream.peer, protocol)
         running = self._serving.get(key, {})
-        for other in [other for other in running if _gone(other)]:
+        for other in [other for other in running if gone(other)]:
             running.pop(other).cancel()  # whoever gave up a request may make another
         if len(running) >= self.limits.concurrent:
             stream.reset()
             self.counters["too many at once", protocol] += 1
             self.note(ProtocolViolation(stream.peer, protocol, f"more than {self.limits.concurrent} requests at once"))
             return
-        answer = _Answer(self, stream, method)
+        answer = Answer(self, stream, method)
         with answer.scope as scope:
             self._serving.setdefault(key, {})[stream] = scope
             try:
@@ -456,97 +508,6 @@ class ReqResp:
     def _check_runs(self) -> None:
         if self._ended:
             raise LocalProtocolError("requests have ended: the block of open_reqresp was left")
-
-
-class _Answer(Generic[Rq, Rs]):
-    """One request of a peer, and our answer."""
-
-    def __init__(self, owner: ReqResp, stream: MuxedStream, method: Method[Rq, Rs]) -> None:
-        self.scope = trio.CancelScope()
-        self.late = "request too slow"  # what it is when the deadline passes
-        self._owner = owner
-        self._stream = stream
-        self._method = method
-        self._wrong = ""  # with the request
-
-    async def give(self, handler: Handler[Rq, Rs]) -> None:
-        """Read the request, run the handler, send its chunks; in `scope`, whose deadline is of what is being done."""
-        owner, stream, method = self._owner, self._stream, self._method
-        self.scope.deadline = trio.current_time() + method.deadlines.request
-        asked = await self._read()
-        self.late = "answer too slow"
-        self.scope.deadline = trio.current_time() + method.deadlines.response
-        await self._pay()
-        if _gone(stream):
-            return
-        if asked is None:
-            await self._decline(Decline(INVALID_REQUEST, self._wrong))
-        else:
-            owner.counters["served", method.protocol] += 1
-            await self._send(asked[0], handler)
-
-    async def _read(self) -> tuple[Rq] | None:
-        """The request; None when it is none, and `_wrong` says why: nothing more is read then."""
-        reader = RequestReader(self._method)
-        try:
-            while data := await self._stream.receive_some():
-                reader.feed(data)
-            return (reader.finish(),)
-        except RemoteError as error:
-            self._wrong = str(error)
-            self._owner.note(ProtocolViolation(self._stream.peer, self._method.protocol, f"bad request: {error}"))
-            return None
-
-    async def _send(self, request: Rq, handler: Handler[Rq, Rs]) -> None:
-        owner, stream, method = self._owner, self._stream, self._method
-        most = method.chunks(request)
-        writer: ResponseWriter[Rq, Rs] = ResponseWriter(method, most)
-        made: list[bytes] = []
-
-        async def step() -> None:
-            """What is the handler's to raise: making a chunk, and one that the method does not allow."""
-            async for value in chunks:
-                made.append(writer.chunk(value))
-                return
-            if writer.count < method.least:
-                raise LocalProtocolError(f"the handler gave {writer.count} chunks, at least {method.least} are due")
-
-        async with aclosing(handler(stream.connection, request)) as chunks:
-            while not writer.full:
-                error = await run_guarded(step)
-                if error is not None:
-                    if not isinstance(error, Decline):
-                        owner.crashed("handler", method.protocol, error)
-                        error = Decline(SERVER_ERROR, "internal error")
-                    await self._decline(error)
-                    return
-                if not made:
-                    return
-                if writer.count > 1:  # the first is paid already
-                    await self._pay()
-                await stream.send_all(made.pop())
-            owner.leave(stream, method.protocol)  # who has the last chunk may ask again, whatever the handler tidies up
-
-    async def _pay(self) -> None:
-        """The wait for the quota is not on the deadline: a rate must not end an answer."""
-        if self._method.quota is None:
-            return
-        left = self.scope.deadline - trio.current_time()
-        self.scope.deadline = inf
-        await self._owner.pay(self._stream.peer, self._method)
-        self.scope.deadline = trio.current_time() + left
-
-    async def _decline(self, why: Decline) -> None:
-        data = ResponseWriter(self._method, 0).error(why.code, why.text)
-        if data:
-            await self._stream.send_all(data)
-        else:
-            self._stream.reset()
-
-
-def _gone(stream: MuxedStream) -> bool:
-    """True when nobody waits for the answer any more."""
-    return stream.sub.reset_code is not None or stream.connection.broken is not None
 
 
 async def _wait_for(bucket: Bucket, count: int, now: float) -> None:

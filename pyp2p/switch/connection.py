@@ -466,17 +466,16 @@ class Connection:
         """True when senders have to wait for the socket."""
         return self._writer.full
 
-    def transmit(self, sub: SubStream, data: Buffer) -> int:
-        """Queue what the window takes; send at once unless corked."""
+    def transmit(self, sub: SubStream, data: Buffer, *, more: bool = False) -> int:
+        """Queue what the window takes; send at once unless corked, or `more` follows: then the caller flushes."""
         if self._corked and not (isinstance(data, memoryview) and type(data.obj) is bytes):
             data = bytes(data)  # it is sent later: the caller may change its buffer by then
         sent = self.muxer.send(sub, data)
         self.stats.messages_out += 1
-        if not self._corked:
-            self.flush()
-        elif self.muxer.pending >= READ_SIZE:
+        if self._corked and self.muxer.pending >= READ_SIZE:
             self._corked = False
-            self.flush()
+        if not more:
+            self.flush()  # does nothing while corked
         return sent
 
     def wait_for_drain(self, stream: MuxedStream) -> None:

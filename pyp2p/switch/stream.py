@@ -54,8 +54,8 @@ class Carrier(Protocol):
         """Why nothing can be sent or received any more; None while the connection lives."""
         ...
 
-    def transmit(self, sub: SubStream, data: Buffer) -> int:
-        """Queue and, if possible, send; returns how many bytes were taken."""
+    def transmit(self, sub: SubStream, data: Buffer, *, more: bool = False) -> int:
+        """Queue and, unless `more` follows at once, send if possible; returns how many bytes were taken."""
         ...
 
     def flush(self) -> None:
@@ -158,6 +158,15 @@ class MuxedStream(trio.abc.HalfCloseableStream):
         Raises `ClosedResourceError` after `send_eof` or `aclose`, `StreamReset` or `BrokenResourceError` when the
         stream or connection is gone, `BusyResourceError` when another task is sending.
         """
+        await self._send(data, last=False)
+
+    async def send_last(self, data: bytes | bytearray | memoryview) -> None:
+        """`send_all` and `send_eof` in one: the end leaves with the last of `data`, in one write where the window
+        allows. Raises as `send_all`; when it is cancelled, the end has not been sent.
+        """
+        await self._send(data, last=True)
+
+    async def _send(self, data: bytes | bytearray | memoryview, *, last: bool) -> None:
         if self._writing:
             raise trio.BusyResourceError("another task is sending on this stream")
         self._check_sendable()
@@ -170,10 +179,20 @@ class MuxedStream(trio.abc.HalfCloseableStream):
                 pending = self._with_prefix(pending)
             while pending:
                 self._check_sendable()
-                sent = 0 if self.connection.backlogged else self.connection.transmit(self._sub, pending[:SEND_CHUNK])
+                sent = 0
+                if not self.connection.backlogged:
+                    more = last and len(pending) <= SEND_CHUNK
+                    sent = self.connection.transmit(self._sub, pending[:SEND_CHUNK], more=more)
+                pending = pending[sent:]
+                if pending and last:
+                    self.connection.flush()  # the window took less than all: the end has to wait for the rest
                 if sent == 0:
                     await self._park_writer()
-                pending = pending[sent:]
+            if last:
+                self._check_sendable()
+                self._send_fin()
+                self.connection.flush()
+                self._forget_if_over()
             await trio.lowlevel.cancel_shielded_checkpoint()
         finally:
             self._writing = False
@@ -263,6 +282,11 @@ class MuxedStream(trio.abc.HalfCloseableStream):
             self._send_prefix()
 
     # --- receiving
+
+    @property
+    def at_end(self) -> bool:
+        """True when all is read that the peer sent before it ended its direction: `receive_some` would return `b""`."""
+        return self._sub.fin_received and not self._chunks and self._failure is None and not self._closed
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Receive at least one and at most `max_bytes` bytes; `b""` at the end.

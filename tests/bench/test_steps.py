@@ -2,22 +2,32 @@
 
 import gc
 import os
+from collections import Counter
+from collections.abc import AsyncGenerator
 
+import pytest
 import trio
 import trio.testing
 
 from pyp2p.discv5.enr import Enr
 from pyp2p.discv5.service import open_discv5
+from pyp2p.muxers.base import Buffer
 from pyp2p.muxers.yamux import Yamux
 from pyp2p.peer.keys import Identity, KeyType
 from pyp2p.protocols.echo import ECHO_PROTOCOL, serve_echo
 from pyp2p.protocols.perf import PERF_PROTOCOL, run_perf
+from pyp2p.reqresp.codec import Bounds, Kind, Plain
+from pyp2p.reqresp.declare import Method
+from pyp2p.reqresp.service import open_reqresp
 from pyp2p.switch.config import SwitchConfig
+from pyp2p.switch.connection import Connection
+from pyp2p.switch.stream import Carrier
 from pyp2p.switch.switch import open_switch
 
 BULK = 64 * 1024 * 1024
 ECHOES = 1000
 CONNECTIONS = 20
+BYTES = Kind("bytes", Bounds(0, 64), bytes, bytes)
 
 
 class Steps(trio.abc.Instrument):
@@ -121,3 +131,41 @@ async def test_a_request_of_discv5_takes_at_most_4_steps_and_leaves_no_garbage()
     assert pings.count / ECHOES <= 3.1  # the reader of each socket and who asks; the timer is rare
     assert talks.count / ECHOES <= 4.1  # and the handler
     assert left < ECHOES / 10
+
+
+async def test_a_request_takes_at_most_14_steps_and_a_write_each_way() -> None:
+    method: Method[bytes, bytes] = Method("/steps", "one", 1, Plain(), BYTES, BYTES)
+    async with (
+        open_switch(listen=["/ip4/127.0.0.1/tcp/0"]) as server,
+        open_switch() as client,
+        open_reqresp(server) as answers,
+        open_reqresp(client) as asks,
+    ):
+
+        async def answer(_: Carrier, request: bytes) -> AsyncGenerator[bytes, None]:
+            yield request
+
+        answers.serve(method, answer)
+        connection = await client.connect(server.multiaddrs[0])
+        await connection.identified.wait()
+        there = next(iter(server.connections()))
+        await asks.ask(connection, method, b"warm up")
+        writes = Counter[Connection]()
+        for each in (connection, there):
+            count_writes(each, writes)
+        with Steps() as steps:
+            for _ in range(ECHOES):
+                assert await asks.ask(connection, method, b"8 bytes!") == b"8 bytes!"
+    assert steps.count / ECHOES <= 14
+    assert [writes[each] / ECHOES for each in (connection, there)] == pytest.approx([1, 1], abs=0.02)  # and a heartbeat
+
+
+def count_writes(connection: Connection, writes: Counter[Connection]) -> None:
+    """Count what the connection gives to its socket."""
+    send = connection._raw.try_send
+
+    def counted(data: Buffer) -> int:
+        writes[connection] += 1
+        return send(data)
+
+    connection._raw.try_send = counted  # type: ignore[method-assign]

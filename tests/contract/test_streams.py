@@ -55,6 +55,37 @@ async def test_request_and_answer_by_half_close(stack):
         await settled(ends)
 
 
+@pytest.mark.parametrize("size", [0, 1, 100_000, 5_000_000])
+async def test_the_end_leaves_with_the_last_data(stack, size):
+    """Also when the window or the socket takes only parts of it."""
+    data = bytes(range(250)) * (size // 250) + bytes(size % 250)
+    async with connected(stack) as ends:
+        near, far = await ends.streams()
+        async with near, far, trio.open_nursery() as nursery:
+            nursery.start_soon(near.send_last, data)
+            assert await read_all(far) == data
+            assert far.at_end and not near.at_end
+            await far.send_last(b"answer")
+            assert await near.receive_some() == b"answer"
+        with pytest.raises(trio.ClosedResourceError):
+            await near.send_last(b"more")
+        await settled(ends)
+
+
+async def test_a_cancelled_send_last_has_not_ended_the_stream(stack):
+    async with connected(stack) as ends:
+        near, far = await ends.streams()
+        async with far:
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await near.send_last(b"x")
+            assert scope.cancelled_caught
+            await near.send_last(b"y")
+            assert await read_all(far) == b"y"
+            await near.aclose()
+        await settled(ends)
+
+
 async def test_bulk_both_ways_at_once(stack):
     data = bytes(range(256)) * (3 << 12)
     async with connected(stack) as ends:

@@ -35,6 +35,7 @@ from pyp2p.beacon.containers import (
 )
 from pyp2p.beacon.ssz import SszType
 from pyp2p.beacon.topics import DIGEST_BYTES, GOSSIP_TYPES
+from pyp2p.errors import WireError
 from pyp2p.reqresp.codec import Bounds, ByContext, Kind
 from pyp2p.reqresp.declare import Deadlines, Method
 from pyp2p.reqresp.frames import SnappyFrames
@@ -109,11 +110,13 @@ def _method(name: str, version: int, request: Kind[Any] | None, response: Any, *
 class Methods:
     """The methods of one chain, by attribute; iterating gives all of them.
 
-    Contexts are the fork digests of the chain; the bounds of requests are those of its fork that allows most.
+    Contexts are the fork digests of the chain. How much may be asked for is what the fork of `epoch()` allows; without
+    it, what the fork that allows most does.
     """
 
-    def __init__(self, chain: Chain) -> None:
+    def __init__(self, chain: Chain, epoch: Callable[[], int] | None = None) -> None:
         self._chain = chain
+        self._epoch = epoch
         limits = [period.limits for period in chain.schedule]
         blocks = max(each.max_request_blocks for each in limits)
         updates = max(each.max_request_light_client_updates for each in limits)
@@ -137,6 +140,19 @@ class Methods:
     def __iter__(self) -> Iterator[Method[Any, Any]]:
         return (each for each in vars(self).values() if isinstance(each, Method))
 
+    def _blocks_now(self) -> int:
+        """How many blocks may be asked for at a time."""
+        periods = self._chain.schedule if self._epoch is None else [self._chain.at_epoch(self._epoch())]
+        return max(each.limits.max_request_blocks for each in periods)
+
+    def _check_count(self, request: Any) -> None:
+        request.check(self._blocks_now())
+
+    def _check_roots(self, request: tuple[Any, ...]) -> None:
+        check_by_root(request)
+        if len(request) > self._blocks_now():
+            raise WireError(f"request by root: {len(request)} blocks, {self._blocks_now()} may be asked for")
+
     def _by_fork(self, name: str, bounds: Bounds, since: str = "phase0") -> ByContext[ForkBytes]:
         """Chunks with a context; one of a fork that has no such thing is as unknown as one of no fork."""
         first = FORKS.index(since)
@@ -152,11 +168,8 @@ class Methods:
         old = _fork_bytes("SignedBeaconBlock", self._chain.schedule[0].digest, bounds)
         new = self._by_fork("SignedBeaconBlock", bounds)
 
-        def check(request: BeaconBlocksByRangeRequest) -> None:
-            request.check(blocks)
-
         by_range: dict[str, Any] = {
-            "request": _kind("BeaconBlocksByRange", BeaconBlocksByRangeRequest.ssz(), check),
+            "request": _kind("BeaconBlocksByRange", BeaconBlocksByRangeRequest.ssz(), self._check_count),
             "least": 0,
             "most": lambda request: request.count,
             "ceiling": blocks,
@@ -166,7 +179,7 @@ class Methods:
         self.beacon_blocks_by_range_v1 = _method("beacon_blocks_by_range", 1, response=old, **by_range)
         self.beacon_blocks_by_range_v2 = _method("beacon_blocks_by_range", 2, response=new, **by_range)
         by_root: dict[str, Any] = {
-            "request": _kind("BeaconBlocksByRoot", block_roots(blocks), check_by_root),
+            "request": _kind("BeaconBlocksByRoot", block_roots(blocks), self._check_roots),
             "least": 0,
             "most": len,
             "ceiling": blocks,
@@ -178,7 +191,7 @@ class Methods:
         self.beacon_blocks_by_head_v1 = _method(
             "beacon_blocks_by_head",
             1,
-            _kind("BeaconBlocksByHead", BeaconBlocksByHeadRequest.ssz(), lambda request: request.check(blocks)),
+            _kind("BeaconBlocksByHead", BeaconBlocksByHeadRequest.ssz(), self._check_count),
             new,
             least=0,
             most=lambda request: request.count,
@@ -193,7 +206,7 @@ class Methods:
         self.blob_sidecars_by_range_v1 = _method(
             "blob_sidecars_by_range",
             1,
-            _kind("BlobSidecarsByRange", BlobSidecarsByRangeRequest.ssz(), lambda request: request.check(blocks)),
+            _kind("BlobSidecarsByRange", BlobSidecarsByRangeRequest.ssz(), self._check_count),
             blob,
             least=0,
             most=lambda request: request.count * per_block,
@@ -220,7 +233,7 @@ class Methods:
             _kind(
                 "DataColumnSidecarsByRange",
                 DataColumnSidecarsByRangeRequest.ssz(),
-                lambda request: request.check(blocks),
+                self._check_count,
             ),
             column,
             least=0,
@@ -232,7 +245,7 @@ class Methods:
         self.data_column_sidecars_by_root_v1 = _method(
             "data_column_sidecars_by_root",
             1,
-            _kind("DataColumnSidecarsByRoot", data_columns_by_root(blocks), check_by_root),
+            _kind("DataColumnSidecarsByRoot", data_columns_by_root(blocks), self._check_roots),
             column,
             least=0,
             most=lambda request: sum(len(each.columns) for each in request),

@@ -114,11 +114,11 @@ class BeaconNetwork:
     ) -> None:
         self.config = config
         self.chain = config.chain
-        self.methods = Methods(config.chain)
         self.status = ChainStatus()
         self.finalized_root: FinalizedRoot | None = None
         self._platform = Platform() if platform is None else platform
         self.clock = SlotClock(config.chain, self._platform.wall)
+        self.methods = Methods(config.chain, lambda: self.clock.epoch)
         self._transports = transports
         self._muxers = muxers
         self._bind = bind

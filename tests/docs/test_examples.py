@@ -14,9 +14,12 @@ from pathlib import Path
 import pytest
 
 import pyp2p
+from pyp2p.beacon.chainfile import load_chain
+from pyp2p.beacon.methods import Methods
 from pyp2p.cli.failure import STAGE_CODES, WRONG_PEER
 from pyp2p.cli.options import BEHAVIOURS, DELAYED
 from pyp2p.muxers.base import MuxerLimits
+from pyp2p.reqresp.declare import describe_methods
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -195,6 +198,10 @@ def test_the_page_of_limits_has_every_field_with_its_default(config: object, hea
     for name, default in real.items():
         if not is_dataclass(default):
             assert value(told[name]) == default, name
+
+
+def test_the_page_of_limits_shows_the_methods_as_they_are_declared() -> None:
+    assert describe_methods(Methods(load_chain("mainnet"))).strip() in (ROOT / "docs/limits.md").read_text()
 
 
 def test_the_page_of_limits_names_no_refusal_that_does_not_exist() -> None:

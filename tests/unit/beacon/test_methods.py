@@ -371,3 +371,17 @@ def test_quotas_let_a_syncing_peer_have_its_blocks_and_a_flooder_no_more() -> No
         assert each.total.burst > each.peer.burst, name
         assert each.total.per_second > each.peer.per_second, name
     assert QUOTAS["goodbye"].peer.burst == QUOTAS["light_client_bootstrap"].peer.burst == 1
+
+
+def test_how_much_may_be_asked_for_follows_the_fork_of_now() -> None:
+    chain, epoch = load_chain("mainnet"), [0]
+    methods = Methods(chain, lambda: epoch[0])
+    many = BeaconBlocksByRangeRequest(0, 129).encode()
+    roots = bytes(32 * 129)
+    by_range, by_root = methods.beacon_blocks_by_range_v2.request, methods.beacon_blocks_by_root_v2.request
+    assert by_range.decode(many).count == len(by_root.decode(roots)) == 129
+    epoch[0] = chain.fork_epoch("deneb")
+    with pytest.raises(WireError, match="from 1 to 128"):
+        by_range.decode(many)
+    with pytest.raises(WireError, match="129 blocks, 128 may be asked for"):
+        by_root.decode(roots)

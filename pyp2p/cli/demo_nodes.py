@@ -47,7 +47,7 @@ class Child:
         """
         early = deque[Line]()
         with trio.move_on_after(seconds):
-            while len(early) < _MAX_EARLY:
+            while True:
                 line = await self.line()
                 if line is None or line.get("event") == "error":
                     raise await self.ended_by_itself(line)
@@ -55,6 +55,10 @@ class Child:
                     self._early = early
                     return line
                 early.append(line)
+                if len(early) > _MAX_EARLY:
+                    raise CommandFailed(
+                        "start", FAILED, f"{self.name} told {len(early)} things, and not where it listens"
+                    )
         raise CommandFailed("start", FAILED, f"{self.name} did not listen within {seconds:g} s", self.last_words())
 
     async def line(self) -> Line | None:

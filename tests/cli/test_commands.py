@@ -105,17 +105,6 @@ def test_dial_tells_when_the_peer_ends_it() -> None:
     assert peer.process.returncode == 0
 
 
-def test_demo() -> None:
-    done = run("demo", "--json")
-    assert done.returncode == 0
-    lines = events(done.stdout)
-    assert [line["event"] for line in lines] == ["listening", "identify", *["round_trip"] * 5, "ping", "perf", "done"]
-    assert lines[1].keys() >= IDENTIFY_FIELDS
-    text = run("demo")
-    assert text.returncode == 0
-    assert "MB/s" in text.stdout or "GB/s" in text.stdout
-
-
 def test_listen_says_first_who_and_where_and_the_seed_decides_who(node: Listening) -> None:
     assert (node.first["schema"], node.first["event"]) == (1, "listening")
     assert node.address.endswith(f"/p2p/{node.peer_id}")

@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from pyp2p.beacon.topics import GOSSIP_TYPES, Topic
 from pyp2p.discv5 import rlp
 from pyp2p.discv5.enr import Enr
 from pyp2p.discv5.keccak import keccak256
@@ -29,10 +30,12 @@ from pyp2p.peer.id import PeerId
 from pyp2p.peer.keys import Identity
 from pyp2p.peer.publickey import PublicKey
 from pyp2p.peer.record import DOMAIN, PAYLOAD_TYPE, Envelope, PeerRecord, open_record, seal
+from pyp2p.pubsub.snappy import Snappy
+from pyp2p.pubsub.wire import decode_rpc
 from pyp2p.security.noise.channel import NoiseChannel
 from pyp2p.security.noise.core import Noise
 from pyp2p.security.noise.wire import decode_payload
-from tests.fuzz import discovery
+from tests.fuzz import beacon, discovery
 from tests.unit.security.noise_tools import Cheat, entropy_of, payload, transcript_cores
 from tests.vectors import load
 
@@ -310,3 +313,62 @@ def noise_channel(data: bytes) -> None:
     for piece in pieces(data):
         for plaintext in channel.open(piece):
             assert plaintext
+
+
+@target(beacon.requests())
+def eth2_request(data: bytes) -> None:
+    """Any bytes as a request of any method."""
+    beacon.one_request(data, pieces(data[:1] + data[2:]))
+
+
+@target(beacon.responses())
+def eth2_response(data: bytes) -> None:
+    """Any bytes as the answer to a request of any method."""
+    beacon.one_response(data, pieces(data[:1] + data[2:]))
+
+
+@target(beacon.containers())
+def ssz_container(data: bytes) -> None:
+    beacon.one_container(data)
+
+
+@target(beacon.frames())
+def snappy_frames(data: bytes) -> None:
+    beacon.one_stream_of_frames(data, pieces(data[:1] + data[4:]))
+
+
+@target(beacon.chain_files())
+def chain_file(data: bytes) -> None:
+    beacon.one_chain_file(data[1:].decode("utf-8", "replace"))
+
+
+@target(beacon.topics())
+def eth2_topic(data: bytes) -> None:
+    beacon.one_topic(data[1:].decode("utf-8", "replace"))
+
+
+@target(beacon.statuses())
+def eth2_status(data: bytes) -> None:
+    beacon.one_status(data)
+
+
+@target(beacon.blocks())
+def dev_block(data: bytes) -> None:
+    beacon.one_block(data)
+
+
+TYPES = list(GOSSIP_TYPES.values())
+
+
+@target(beacon.gossip_payloads())
+def eth2_gossip_payload(data: bytes) -> None:
+    """On the topic of each type: unpacked to no more than its messages may measure, or not at all."""
+    kind = TYPES[(data[1] if len(data) > 1 else 0) % len(TYPES)]
+    topic = str(Topic(bytes(4), kind, 0 if kind.subnets else None))
+    payload = Snappy(beacon.max_payload).inbound(topic, data[2:])
+    assert payload is None or len(payload) <= kind.most
+
+
+@target(_hex_strings(load("gossipsub_rpc")))
+def gossip_rpc(data: bytes) -> None:
+    decode_rpc(data[1:])

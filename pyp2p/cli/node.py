@@ -74,6 +74,7 @@ class _Node:
         self._serve_metrics = serve_metrics
         self._viewed = out.screen and not options.verbose  # logs and a view would spoil each other
         self._feed = Feed(out, lines=not self._viewed)
+        self._told = False  # that we listen
         self._stats: NodeStats | None = None
 
     async def run(self) -> None:
@@ -122,7 +123,7 @@ class _Node:
                 try:
                     yield follower
                 finally:
-                    self._stats = net.stats()
+                    self._stats = net.stats() if self._told else None
         except (OSError, ValueError, DataInUse, KeyFileError) as error:
             if running:
                 raise
@@ -143,18 +144,21 @@ class _Node:
 
     async def _live(self, net: BeaconNetwork, follower: Follower | None) -> None:
         async with AsyncExitStack() as stack:
-            nursery = await stack.enter_async_context(trio.open_nursery())
+            chain_news = None
             if follower is None:
                 await self._show_gossip(net, stack)
             else:
                 chain_news = await stack.enter_async_context(follower.watch())
+            nursery = await stack.enter_async_context(trio.open_nursery())
+            if chain_news is not None:
                 nursery.start_soon(tell_chain, chain_news, self._feed)
                 await nursery.start(self._tell_accepted, net)
             self._tell_listening(net, await self._metrics(net, nursery))
+            self._told = True
             nursery.start_soon(tell_meshes, net, self._feed)
+            nursery.start_soon(self._join, net)
             if self._viewed:
                 nursery.start_soon(show, net.stats, self._feed, self._out, chain_name(net.chain))
-            nursery.start_soon(self._join, net)
             if follower is not None and self._options.produce:
                 nursery.start_soon(follower.produce)
             await end_of_input()

@@ -156,7 +156,7 @@ class _Node:
             self._tell_listening(net, await self._metrics(net, nursery))
             self._told = True
             nursery.start_soon(tell_meshes, net, self._feed)
-            nursery.start_soon(self._join, net)
+            nursery.start_soon(join, net, self._feed)
             if self._viewed:
                 nursery.start_soon(show, net.stats, self._feed, self._out, chain_name(net.chain))
             if follower is not None and self._options.produce:
@@ -199,21 +199,6 @@ class _Node:
 
     # --- tasks
 
-    async def _join(self, net: BeaconNetwork) -> None:
-        """Get into the network; while nobody is reached, warn and try again."""
-        if not net.config.bootnodes and not net.chain.bootnodes:
-            return
-        while True:
-            try:
-                peer = await net.connect_to_network()
-            except JoinFailed as error:
-                tried = "; ".join(map(str, error.bootstraps))
-                self._feed.tell(*warning(f"no bootstrap node was reached, trying again: {tried}"))
-                await trio.sleep(_REJOIN)
-            else:
-                self._feed.tell("joined", {"peer_id": str(peer)}, f"joined        by way of {peer}")
-                return
-
     async def _tell_accepted(self, net: BeaconNetwork, task_status: trio.TaskStatus[None]) -> None:
         async with net.gossip.subscribe("beacon_block") as messages:
             task_status.started()
@@ -230,3 +215,19 @@ class _Node:
     def _show(self, message: GossipMessage) -> Verdict:
         tell_gossip(message, self._feed)
         return Verdict.IGNORE
+
+
+async def join(net: BeaconNetwork, feed: Feed) -> None:
+    """Get into the network by its bootstrap nodes, if there are any; while none is reached, warn and try again."""
+    if not net.config.bootnodes and not net.chain.bootnodes:
+        return
+    while True:
+        try:
+            peer = await net.connect_to_network()
+        except JoinFailed as error:
+            tried = "; ".join(map(str, error.bootstraps))
+            feed.tell(*warning(f"no bootstrap node was reached, trying again: {tried}"))
+            await trio.sleep(_REJOIN)
+        else:
+            feed.tell("joined", {"peer_id": str(peer)}, f"joined        by way of {peer}")
+            return

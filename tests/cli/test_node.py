@@ -128,7 +128,7 @@ def test_a_signal_while_it_starts_ends_it_without_a_traceback(moment: str) -> No
     assert process.returncode in (130, -signal.SIGINT)
 
 
-def test_a_peer_that_is_not_reached_is_told_and_bootnodes_are_warned_of() -> None:
+def test_a_peer_that_is_not_reached_is_told() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     peer = f"/ip4/127.0.0.1/tcp/{port}/p2p/{SOME_PEER}"

@@ -118,6 +118,7 @@ class Child:
     async def ended(self) -> None:
         """Have it end, whatever it does: asked first, killed after 3 s."""
         await self.end()
+        self._process.terminate()  # while it starts, it does not look at its standard input yet
         with trio.move_on_after(_PATIENCE):
             await self._process.wait()
         self.kill()

@@ -2,13 +2,14 @@
 
 import io
 import json
+import os
 import random
 import signal
 import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -60,12 +61,21 @@ def test_the_demonstration_shows_all_that_is_expected_and_ends_well() -> None:
 # --- broken off
 
 
+QUICK = "nodes=3, mesh=2, genesis_after=3.0, slot_duration_ms=500, first_blocks=1, lose=3, lose_after=2"
+PROGRAM = f"""
+import sys
+from pyp2p.cli.demo import Plan, play
+from pyp2p.cli.output import Output
+sys.exit(play(Plan({QUICK}), Output(as_json=True, stdout=sys.stdout, stderr=sys.stderr, environ={{}})))
+"""
+
+
 @contextmanager
 def running(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """The demonstration, with its folder below `tmp_path`; none of its processes outlives the block."""
+    """The demonstration, smaller, with its folder below `tmp_path`; none of its processes outlives the block."""
     environment = {**ENVIRONMENT, "TMPDIR": str(tmp_path)}
     with subprocess.Popen(
-        command("demo", "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
         family: list[psutil.Process] = []
         try:
@@ -95,14 +105,22 @@ def until(process: subprocess.Popen[str], event: str) -> list[psutil.Process]:
     raise AssertionError(f"no {event}")
 
 
-@pytest.mark.parametrize("moment", ["bootnode", "node", "found", "block"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [
+        ("bootnode", signal.SIGINT),
+        ("node", signal.SIGTERM),
+        ("found", signal.SIGINT),
+        ("lost", signal.SIGINT),
+    ],
+)
 def test_an_interrupt_ends_all_processes_and_leaves_no_folder(
     moment: str, number: signal.Signals, tmp_path: Path
 ) -> None:
     with running(tmp_path) as process:
         family = until(process, moment)
         assert family
+        assert all(os.getsid(each.pid) == each.pid for each in family)  # Ctrl-C at a terminal does not reach them
         process.send_signal(number)
         _, errors = process.communicate(timeout=SECONDS)
         assert process.returncode == INTERRUPTED
@@ -111,25 +129,58 @@ def test_an_interrupt_ends_all_processes_and_leaves_no_folder(
     assert not list(tmp_path.iterdir())
 
 
-def test_an_interrupt_while_a_node_is_gone_ends_the_others(tmp_path: Path) -> None:
+def test_when_the_demonstration_itself_is_killed_its_processes_end(tmp_path: Path) -> None:
     with running(tmp_path) as process:
-        family = until(process, "lost")
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=SECONDS)
-        assert process.returncode == INTERRUPTED
-        assert not [each for each in family if each.is_running()]
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("moment", ["bootnode", "found"])
-def test_when_the_demonstration_itself_is_killed_its_processes_end(moment: str, tmp_path: Path) -> None:
-    with running(tmp_path) as process:
-        family = until(process, moment)
+        family = until(process, "found")
         assert family
         process.kill()
         process.communicate(timeout=SECONDS)
         _, alive = psutil.wait_procs(family, timeout=SECONDS)
         assert not alive
+
+
+AT_A_TERMINAL = "import os, sys; os.login_tty(0); os.execv(sys.argv[1], sys.argv[1:])"
+
+
+def test_ctrl_c_at_a_terminal_ends_the_live_view_and_all_processes(tmp_path: Path) -> None:
+    ours, theirs = os.openpty()
+    environment = {**ENVIRONMENT, "TMPDIR": str(tmp_path), "TERM": "xterm", "COLUMNS": "150", "LINES": "50"}
+    with (
+        os.fdopen(ours, "rb+", buffering=0) as terminal,
+        subprocess.Popen(
+            [sys.executable, "-c", AT_A_TERMINAL, *command("demo")],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env=environment,
+        ) as process,
+    ):
+        os.close(theirs)
+        family: list[psutil.Process] = []
+        try:
+            said = b""
+            while b"makes the blocks" not in said:
+                said += terminal.read(65536)
+            family = _family(process)
+            terminal.write(b"\x03")
+            while more := _read_to_end(terminal):
+                said += more
+            assert process.wait(SECONDS) == INTERRUPTED
+            assert not [each for each in family if each.is_running()]
+        finally:
+            for each in [process, *family]:
+                with suppress(psutil.NoSuchProcess):
+                    each.kill()
+    assert said.count(b"\x1b[?25l") == said.count(b"\x1b[?25h") == 1  # the cursor hides, and is back
+    assert b"next: " in said
+    assert not list(tmp_path.iterdir())
+
+
+def _read_to_end(terminal: io.FileIO) -> bytes:
+    try:
+        return terminal.read(65536) or b""
+    except OSError:  # the last one who had the terminal has gone
+        return b""
 
 
 def test_when_nobody_reads_it_any_more_it_ends(tmp_path: Path) -> None:

@@ -339,7 +339,9 @@ class BeaconNetwork:
                 self.discovery = await enter(self._open_discovery(identity, folder))
             discover = None if self.discovery is None else partial(random_nodes, self.discovery, self._of_our_network)
             network = await enter(self._dialer.network(_NETWORK, discover=discover))
-            await self._nursery.start(self.peering.run, network)
+            self._dialling = await enter(trio.open_nursery())  # of what uses the dialer's network: it ends before it
+            stack.callback(self._dialling.cancel_scope.cancel)
+            await self._dialling.start(self.peering.run, network)
             for task in (self._keep_time, self._watch_switch, self._watch_dialer, self._relay):
                 await self._nursery.start(task)
             for each in (*static, *trusted):
@@ -390,7 +392,7 @@ class BeaconNetwork:
 
     def _search_subnet(self, wanted: Discover) -> None:
         if self.discovery is not None and wanted.subnet.kind is not SubnetKind.DATA_COLUMN:
-            self._nursery.start_soon(self._find_subnet, self.discovery, wanted)
+            self._dialling.start_soon(self._find_subnet, self.discovery, wanted)
 
     async def _find_subnet(self, discovery: Discv5, wanted: Discover) -> None:
         subnet = wanted.subnet

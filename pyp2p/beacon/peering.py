@@ -64,6 +64,7 @@ class Peering:
         self._nursery = nursery
         self._leaving: dict[PeerId, int] = {}  # whom we send away: what they are told
         self._changed = trio.Event()
+        self._over = False  # whoever is still here is told when the switch closes
 
     # --- hooks of the switch
 
@@ -206,7 +207,7 @@ class Peering:
 
     def send_away(self, peer: PeerId, code: int, reason: str) -> None:
         """Disconnect a peer soon, with a goodbye of this code unless it said one."""
-        if peer not in self._leaving and self._switch.connections(peer):
+        if not self._over and peer not in self._leaving and self._switch.connections(peer):
             self._leaving[peer] = code
             self._nursery.start_soon(self.disconnect, peer, code, reason)
 
@@ -230,14 +231,17 @@ class Peering:
         self._remember(trio.current_time())
         self._nursery.start_soon(self._look_at_gossip)
         task_status.started()
-        while True:
-            self._changed = trio.Event()
-            effects = self.manager.poll(trio.current_time())
-            # Goodbyes first: a ban ends connections too, and its place in the book is waited for.
-            for effect in sorted(effects, key=lambda each: not isinstance(each, Disconnect)):
-                await self._carry_out(effect)
-            with trio.move_on_at(self.manager.next_wake()):
-                await self._changed.wait()
+        try:
+            while True:
+                self._changed = trio.Event()
+                effects = self.manager.poll(trio.current_time())
+                # Goodbyes first: a ban ends connections too, and its place in the book is waited for.
+                for effect in sorted(effects, key=lambda each: not isinstance(each, Disconnect)):
+                    await self._carry_out(effect)
+                with trio.move_on_at(self.manager.next_wake()):
+                    await self._changed.wait()
+        finally:
+            self._over = True
 
     def _remember(self, now: float) -> None:
         """What the book has of an earlier run."""

@@ -1,0 +1,85 @@
+"""A fifth of the nodes is hostile, each kind alone: they are shed, and no honest node misses a block or a good name."""
+
+import pytest
+import trio
+
+from pyp2p.beacon.devchain import dev_chain
+from pyp2p.reqresp.declare import Limits
+from pyp2p.testing import Sim, simulated
+from pyp2p.testing.run import EPOCH
+from tests.sim.beacon import Node, World, world
+from tests.sim.beacon_attackers import (
+    Habit,
+    garbage,
+    goodbye_spammer,
+    quota_abuser,
+    staller,
+    status_liar,
+    wrong_digest,
+)
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+HONEST, HOSTILE = 12, 3
+
+
+async def under_attack(sim: Sim, habit: Habit, slots: int, **settings) -> tuple[World, list[Node], list[float]]:
+    """Blocks are made while they attack; also returns how long each stay of a hostile peer was, those under way too."""
+    chain = dev_chain(int(EPOCH), epochs_per_fork=100)
+    async with world(sim, chain, HONEST, target=8, **settings) as some, trio.open_nursery() as nursery:
+        await some.slots(5)
+        hostile = []
+        for _ in range(HOSTILE):
+            node = await some.add(honest=False, target=14, requests=Limits(quotas=False))
+            nursery.start_soon(habit, node, list(some.nodes))
+            hostile.append(node)
+        await some.slots(slots, list(some.nodes))
+        assert some.missing() == [] and some.late == []
+        assert some.worst_score() >= 0
+        now, stays = trio.current_time(), []
+        for node in some.nodes:
+            for bad in hostile:
+                stays += node.stays(bad.peer)
+                stays += [now - each.since for each in node.net.peering.manager.peers(now) if each.peer == bad.peer]
+        nursery.cancel_scope.cancel()
+    return some, hostile, stays
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize("habit", [wrong_digest, status_liar], ids=lambda habit: habit.__name__)
+@simulated(seeds=(1,))
+async def test_hostile_085_a_false_status_is_never_a_peer_for_more_than_a_second(sim: Sim, habit: Habit):
+    _, _, stays = await under_attack(sim, habit, 10)
+    assert max(stays, default=0) <= 1.0
+
+
+@pytest.mark.hostile
+@simulated(seeds=(1,))
+async def test_hostile_080_who_serves_garbage_is_gone_within_10_seconds(sim: Sim):
+    _, _, stays = await under_attack(sim, garbage, 15)
+    assert stays and max(stays) <= 10.0
+
+
+@pytest.mark.hostile
+@simulated(seeds=(1,))
+async def test_hostile_079_who_never_answers_is_gone_within_130_seconds(sim: Sim):
+    # A ping each 15 s that waits for 10: four cost 19.2 by then, since faults fade, so it takes a fifth at 125 s.
+    _, _, stays = await under_attack(sim, staller, 70)
+    assert stays and max(stays) <= 130.0
+
+
+@pytest.mark.hostile
+@simulated(seeds=(1,))
+async def test_hostile_081_who_asks_without_end_gets_no_more_than_the_quota(sim: Sim):
+    slots = 25
+    _, hostile, _ = await under_attack(sim, quota_abuser, slots)
+    most = HONEST * (1024 + slots * 2 * 102.4)
+    assert all(0 < bad.taken <= most for bad in hostile)
+
+
+@pytest.mark.hostile
+@simulated(seeds=(1,))
+async def test_hostile_082_who_says_goodbye_all_the_time_disturbs_nobody(sim: Sim):
+    # It comes and goes as it likes: how long it stays says nothing about us, that nobody suffers does.
+    _, _, stays = await under_attack(sim, goodbye_spammer, 10)
+    assert len(stays) >= HONEST

@@ -101,9 +101,8 @@ def facts(one: BeaconNetwork, other: BeaconNetwork):
     return one._exchange.facts(one.switch.connections(other.peer)[0])
 
 
-@contextmanager
-def goodbyes(net: BeaconNetwork) -> Iterator[list[tuple[PeerId, int]]]:
-    """Who says goodbye to a network, and with which code."""
+def hear(net: BeaconNetwork) -> list[tuple[PeerId, int]]:
+    """Who says goodbye to a network from now on, and with which code."""
     heard: list[tuple[PeerId, int]] = []
     said_goodbye = net.said_goodbye
 
@@ -112,7 +111,13 @@ def goodbyes(net: BeaconNetwork) -> Iterator[list[tuple[PeerId, int]]]:
         said_goodbye(peer, code)
 
     net.said_goodbye = note  # type: ignore[method-assign]
-    yield heard
+    return heard
+
+
+@contextmanager
+def goodbyes(net: BeaconNetwork) -> Iterator[list[tuple[PeerId, int]]]:
+    """As `hear`, for the length of the block."""
+    yield hear(net)
     del net.said_goodbye
 
 

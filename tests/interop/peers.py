@@ -137,6 +137,11 @@ RECIPES["js-discv5"] = replace(
     sources=("package.json", "peer.mjs"),
     keep=("package.json", "peer.mjs", "node_modules"),
 )
+_ETH2 = (
+    "package.json",
+    *(f"{name}.mjs" for name in ("peer", "bench", "chain", "exchange", "gossip", "methods", "misbehave", "wire")),
+)
+RECIPES["js-eth2"] = replace(RECIPES["js"], sources=_ETH2, keep=(*_ETH2, "node_modules"))
 LANGUAGES = ("go", "rust", "js")  # the peers that speak libp2p
 DISCV5 = ("go-discv5", "js-discv5")
 

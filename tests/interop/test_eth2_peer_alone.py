@@ -7,16 +7,14 @@ import hashlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import trio
 
-from tests.interop.peers import RECIPES, Peer, PeerFailed, open_peer, require, run_peer
+from tests.interop.eth2 import Node, node
+from tests.interop.peers import RECIPES, PeerFailed, require, run_peer
 
-PATIENCE = 30.0  # seconds: safety only
 SHORT = ("--timeout-ms", "400")  # of a client whose server stalls
 DIGEST, OTHER = "31681ad1", "0badc0de"
 FORKS = "0:01010101,10:02020202"
@@ -24,10 +22,6 @@ RANGE, ROOT = "beacon_blocks_by_range/2", "beacon_blocks_by_root/2"
 PROTOCOL = "/eth2/beacon_chain/req/{}/ssz_snappy"
 SINGLE = ("status/1", "status/2", "ping/1", "metadata/1", "metadata/2", "metadata/3", "goodbye/1")
 TOPIC = f"/eth2/{DIGEST}/beacon_block/ssz_snappy"
-MODULES = ("peer", "bench", "chain", "exchange", "gossip", "methods", "misbehave", "wire")
-SOURCES = ("package.json", *(f"{name}.mjs" for name in MODULES))
-
-RECIPES["js-eth2"] = replace(RECIPES["js"], sources=SOURCES, keep=(*SOURCES, "node_modules"))
 
 
 @pytest.fixture(params=["yamux", "mplex"])
@@ -35,52 +29,6 @@ def muxer(request: pytest.FixtureRequest) -> str:
     """Over one muxer alone; the peer is built."""
     require("js-eth2")
     return str(request.param)
-
-
-@dataclass
-class Node:
-    """A listening peer that is asked and told of by JSON lines."""
-
-    peer: Peer
-    events: list[dict[str, Any]] = field(default_factory=list)  # that no test has looked at yet
-    _asked: int = 0
-
-    async def ask(self, cmd: str, **command: Any) -> dict[str, Any]:
-        """What a command gives; it has to succeed."""
-        answer = await self.try_to(cmd, **command)
-        assert answer["event"] == "done", answer
-        return answer
-
-    async def try_to(self, cmd: str, **command: Any) -> dict[str, Any]:
-        """The event that answers a command; what happens before is kept."""
-        self._asked += 1
-        number = self._asked
-        await self.peer.write_line(json.dumps({"cmd": cmd, "id": number, **command}))
-        return await self.event(id=number)
-
-    async def request(self, method: str, **command: Any) -> dict[str, Any]:
-        """What a request gives, also when it failed."""
-        return await self.ask("request", method=method, **command)
-
-    async def event(self, **wanted: Any) -> dict[str, Any]:
-        """The first event with these values, among those that were kept and those to come."""
-
-        def fits(event: dict[str, Any]) -> bool:
-            return all(event.get(name) == value for name, value in wanted.items())
-
-        with trio.fail_after(PATIENCE):
-            while True:
-                for event in filter(fits, self.events):
-                    self.events.remove(event)
-                    return event
-                self.events.append(json.loads(await self.peer.line()))
-
-
-@asynccontextmanager
-async def node(*flags: str) -> AsyncIterator[Node]:
-    """A peer that listens."""
-    async with open_peer("js-eth2", *flags) as peer:
-        yield Node(peer)
 
 
 @asynccontextmanager
@@ -94,7 +42,9 @@ async def pair(muxer: str, *flags: str, client: tuple[str, ...] = ()) -> AsyncIt
 
 def test_what_is_copied_is_all_there_is() -> None:
     folder = Path(__file__).parent / "js-eth2"
-    assert {path.name for path in folder.iterdir() if path.suffix in (".mjs", ".json")} == set(SOURCES)
+    assert {path.name for path in folder.iterdir() if path.suffix in (".mjs", ".json")} == set(
+        RECIPES["js-eth2"].sources
+    )
 
 
 async def test_methods_with_one_chunk_each_way(muxer: str) -> None:

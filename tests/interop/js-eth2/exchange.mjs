@@ -138,19 +138,26 @@ async function readChunks (reader, method, { chain, asked, result, values }) {
   }
 }
 
-/** n requests at once: their streams are all open and negotiated before the last byte of any request is sent */
+/**
+ * n requests at once: their streams are all open and negotiated, or refused, before the last byte of any request is sent
+ */
 export async function together (connection, method, { count, ...options }) {
   let waiting = count
   let go
   const all = new Promise((resolve) => { go = resolve })
-  const ready = async (stream, spoilt) => {
-    const head = spoilt.bytes.subarray(0, -1)
-    if (head.length) await send(stream, head)
-    spoilt.bytes = spoilt.bytes.subarray(head.length)
-    if (--waiting === 0) go()
-    await all
-  }
-  return Promise.all(Array.from({ length: count }, () => request(connection, method, { ...options, ready })))
+  const arrived = () => { if (--waiting === 0) go() }
+  return Promise.all(Array.from({ length: count }, () => {
+    let here = false
+    const ready = async (stream, spoilt) => {
+      const head = spoilt.bytes.subarray(0, -1)
+      if (head.length) await send(stream, head)
+      spoilt.bytes = spoilt.bytes.subarray(head.length)
+      here = true
+      arrived()
+      await all
+    }
+    return request(connection, method, { ...options, ready }).finally(() => { if (!here) arrived() })
+  }))
 }
 
 /** bytes on a protocol, and what comes back until its end (at most 1 MiB) or the deadline */

@@ -7,8 +7,11 @@ const VALID = Buffer.of(1, 0, 0, 0)
 const INVALID = Buffer.of(0, 0, 0, 0)
 const raw = new WeakSet()         // data that a command wants sent as it is, snappy or not
 
-/** @param phase0 the fork digest whose topics use the older id, without the topic in it */
-export function eth2Gossip ({ phase0, heartbeat }) {
+/**
+ * @param phase0 the fork digest whose topics use the older id, without the topic in it
+ * @param newest the newest version of meshsub that is spoken, such as 1.1.0
+ */
+export function eth2Gossip ({ phase0, heartbeat, newest }) {
   const messageId = ({ topic, data }) => {
     const name = Buffer.from(topic)
     const parts = topic.split('/')[2] === phase0 ? [data] : [u64(name.length), name, data]
@@ -23,7 +26,14 @@ export function eth2Gossip ({ phase0, heartbeat }) {
     }
   }
   if (heartbeat > 0) options.heartbeatInterval = heartbeat
-  return gossipsub(options)
+  const make = gossipsub(options)
+  return (components) => {
+    const gossip = make(components)
+    const at = newest ? gossip.protocols.indexOf('/meshsub/' + newest) : 0
+    if (at < 0) throw new Error(`--meshsub ${newest}: there are ${gossip.protocols}`)
+    gossip.protocols = gossip.protocols.slice(at)
+    return gossip
+  }
 }
 
 export function watchGossip (gossip, out) {

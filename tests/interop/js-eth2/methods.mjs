@@ -22,15 +22,33 @@ function plain (name, version, request, chunk, { ours, reply }) {
 }
 
 const blocks = {
+  many: true,
   context: true,
   chunk: { min: MIN_BLOCK, max: MAX_PAYLOAD_SIZE },
   read: (ssz, context, chain) => {
     const slot = slotOf(ssz)
-    if (chain.context(slot) !== context) throw new Violation(`the context ${context} of a block in slot ${slot}, which has ${chain.context(slot)}`)
+    if (context !== undefined && chain.context(slot) !== context) throw new Violation(`the context ${context} of a block in slot ${slot}, which has ${chain.context(slot)}`)
     return { slot: number(slot), size: ssz.length, context, root: hex(sha256(ssz)) }
   }
 }
 const chunks = (list, chain) => list.map(({ ssz, slot }) => ({ ssz, context: unhex(chain.context(slot)) }))
+const range = {
+  ...blocks,
+  request: { min: sizeOf(RANGE), max: sizeOf(RANGE) },
+  encode: (args) => encode(RANGE, { start_slot: 0, count: 1, step: 1, ...args }),
+  decode: (ssz) => {
+    const value = decode(RANGE, ssz)
+    if (value.count === 0) throw new Violation('a range of no blocks')
+    return value
+  },
+  most: ({ count = 1 }) => Math.min(Number(count), MAX_REQUEST_BLOCKS),
+  reply: (value, chain) => {
+    const count = BigInt(Math.min(Number(value.count), MAX_REQUEST_BLOCKS))
+    return chunks(chain.byRange(BigInt(value.start_slot), count), chain)
+  }
+}
+/** as in phase 0, whose blocks need no context */
+const bare = { context: false, reply: (value, chain) => range.reply(value, chain).map(({ ssz }) => ({ ssz })) }
 
 const status = { ours: (chain) => chain.status, reply: (chain) => chain.status }
 const metadata = { reply: (chain) => chain.metadata }
@@ -42,21 +60,8 @@ export const METHODS = [
   plain('metadata', 1, null, METADATA[1], metadata),
   plain('metadata', 2, null, METADATA[2], metadata),
   plain('metadata', 3, null, METADATA[3], metadata),
-  method('beacon_blocks_by_range', 2, {
-    ...blocks,
-    request: { min: sizeOf(RANGE), max: sizeOf(RANGE) },
-    encode: (args) => encode(RANGE, { start_slot: 0, count: 1, step: 1, ...args }),
-    decode: (ssz) => {
-      const value = decode(RANGE, ssz)
-      if (value.count === 0) throw new Violation('a range of no blocks')
-      return value
-    },
-    most: ({ count = 1 }) => Math.min(Number(count), MAX_REQUEST_BLOCKS),
-    reply: (value, chain) => {
-      const count = BigInt(Math.min(Number(value.count), MAX_REQUEST_BLOCKS))
-      return chunks(chain.byRange(BigInt(value.start_slot), count), chain)
-    }
-  }),
+  method('beacon_blocks_by_range', 1, { ...range, ...bare }),
+  method('beacon_blocks_by_range', 2, range),
   method('beacon_blocks_by_root', 2, {
     ...blocks,
     request: { min: 0, max: 32 * MAX_REQUEST_BLOCKS },

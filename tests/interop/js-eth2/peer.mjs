@@ -31,7 +31,7 @@ const { values: F, positionals: [cmd, ADDR] } = parseArgs({
   options: {
     port: { type: 'string', default: '0' }, muxer: { type: 'string', default: 'both' }, seed: { type: 'string', default: '' },
     digest: { type: 'string', default: '31681ad1' }, forks: { type: 'string', default: '' },
-    'phase0-digest': { type: 'string', default: '' }, 'heartbeat-ms': { type: 'string', default: '0' },
+    'phase0-digest': { type: 'string', default: '' }, 'heartbeat-ms': { type: 'string', default: '0' }, meshsub: { type: 'string', default: '' },
     topic: { type: 'string', multiple: true, default: [] }, serve: { type: 'string', default: '' },
     blocks: { type: 'string', default: '0' }, size: { type: 'string' },
     block: { type: 'string', multiple: true, default: [] },
@@ -60,7 +60,7 @@ async function start ({ listen }) {
     transports: [tcp()], connectionEncrypters: [noise()], streamMuxers: muxers,
     connectionMonitor: { enabled: false },
     connectionManager: { maxConnections: 1000, inboundConnectionThreshold: 1e9, maxIncomingPendingConnections: 1000, reconnectRetries: 0 },
-    services: { identify: identify(), ping: ping(), gossip: eth2Gossip({ phase0: F['phase0-digest'], heartbeat: num('heartbeat-ms') }) },
+    services: { identify: identify(), ping: ping(), gossip: eth2Gossip({ phase0: F['phase0-digest'], heartbeat: num('heartbeat-ms'), newest: F.meshsub }) },
     privateKey: F.seed ? privateKeyFromRaw(sha256(F.seed)) : await generateKeyPair('secp256k1')     // as beacon nodes have
   })
   node.addEventListener('connection:open', ({ detail }) => {
@@ -97,7 +97,7 @@ function connectionOf (node, { peer }) {
 
 const summary = ({ values, ...result }, method) => {
   if (result.error) return { ...result, values }
-  return method.context ? { ...result, values } : { ...result, value: values[0] ?? null }
+  return method.many ? { ...result, values } : { ...result, value: values[0] ?? null }
 }
 
 // What a line of standard input may ask for; each gives what is added to the event that answers it.

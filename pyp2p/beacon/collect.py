@@ -104,9 +104,9 @@ def method_name(protocol: str) -> str:
     return parts[at - 1] if at > 1 else protocol
 
 
-def drop_stats(gossip: Mapping[tuple[str, str], int], discovery: Mapping[str, int]) -> Counter[str]:
-    """What was lost, by where: messages to peers, to validators, to readers, datagrams, news of discovery."""
-    lost: Counter[str] = Counter()
+def drop_stats(gossip: Mapping[tuple[str, str], int], discovery: Mapping[str, int], events: int = 0) -> Counter[str]:
+    """What was lost, by where: messages to peers, to validators, to readers, datagrams, news of discovery, events."""
+    lost: Counter[str] = Counter({"events": events} if events else {})
     for (what, _), count in gossip.items():
         where = "gossip to peers" if " dropped: " in what else _LOST_GOSSIP.get(what)
         if where is not None:

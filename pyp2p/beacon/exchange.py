@@ -132,10 +132,10 @@ class Exchange:
             facts.asked.set()  # what it says from now on is news
         else:
             await facts.asked.wait()
+        if facts.status is not None:  # which says more than that it left, as whoever judges first does
+            self._check(facts.status)
         if facts.goodbye is not None:
             raise AdmissionRefused(parting(facts.goodbye))
-        assert facts.status is not None
-        self._check(facts.status)
 
     async def keep_fresh(self, connection: Connection) -> None:
         """Ask for metadata, then ping and ask for the status now and then, for as long as the connection lives."""

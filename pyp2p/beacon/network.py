@@ -247,7 +247,7 @@ class BeaconNetwork:
             limits=self.switch.counters,
             discovery=dict(heard),
             discovery_gauges={} if discovery is None else discovery.gauges(),
-            dropped=drop_stats(pubsub.counters, heard) | {"events": self._untold},
+            dropped=drop_stats(pubsub.counters, heard, self._untold),
             bytes_in=moved["bytes_in"],
             bytes_out=moved["bytes_out"],
             messages_in=moved["messages_in"],

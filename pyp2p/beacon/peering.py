@@ -62,7 +62,7 @@ class Peering:
         self._gate = gate
         self._discover = discover
         self._nursery = nursery
-        self._leaving: dict[PeerId, int] = {}  # whom we send away: what they are told
+        self.leaving: dict[PeerId, int] = {}  # whom we send away: what they are told
         self._changed = trio.Event()
         self._over = False  # whoever is still here is told when the switch closes
 
@@ -115,7 +115,7 @@ class Peering:
         """A connection has ended."""
         if any(other.is_open for other in self._switch.connections(connection.peer)):
             return
-        self._leaving.pop(connection.peer, None)
+        self.leaving.pop(connection.peer, None)
         goodbye = self._exchange.facts(connection).goodbye
         self.manager.disconnected(connection.peer, trio.current_time(), goodbye)
         self.poke()
@@ -125,7 +125,7 @@ class Peering:
         if self._exchange.facts(connection).goodbye is not None:
             return  # it left first
         default = GoodbyeReason.CLIENT_SHUTDOWN if reason is SHUTDOWN else GoodbyeReason.FAULT
-        await self._exchange.say_goodbye(connection, self._leaving.get(connection.peer, default))
+        await self._exchange.say_goodbye(connection, self.leaving.get(connection.peer, default))
 
     # --- how things stand
 
@@ -133,7 +133,7 @@ class Peering:
         """Who is connected and not on its way out, the longest first."""
         first: dict[PeerId, Connection] = {}
         for connection in self._switch.connections():
-            if connection.peer not in self._leaving:
+            if connection.peer not in self.leaving:
                 first.setdefault(connection.peer, connection)
         return [self._stats(connection) for connection in first.values()]
 
@@ -207,21 +207,21 @@ class Peering:
 
     def send_away(self, peer: PeerId, code: int, reason: str) -> None:
         """Disconnect a peer soon, with a goodbye of this code unless it said one."""
-        if not self._over and peer not in self._leaving and self._switch.connections(peer):
-            self._leaving[peer] = code
+        if not self._over and peer not in self.leaving and self._switch.connections(peer):
+            self.leaving[peer] = code
             self._nursery.start_soon(self.disconnect, peer, code, reason)
 
     async def disconnect(self, peer: PeerId, code: int, reason: str) -> None:
         """As `send_away`, and wait until it is done; who is not connected is none to say goodbye to."""
         why, connections = CloseReason("goodbye", reason), self._switch.connections(peer)
         if connections:
-            self._leaving.setdefault(peer, code)
+            self.leaving.setdefault(peer, code)
         for connection in connections:
             self._exchange.facts(connection).sent_away = why
         try:
             await self._switch.disconnect(peer, why)
         finally:
-            self._leaving.pop(peer, None)
+            self.leaving.pop(peer, None)
 
     # --- carrying out
 

@@ -68,13 +68,22 @@ async def test_hostile_079_who_never_answers_is_gone_within_130_seconds(sim: Sim
     assert stays and max(stays) <= 130.0
 
 
+def allowed(stays: list[float]) -> float:
+    """Chunks that the quota of blocks by range gives peers who stayed so long: 1,024 at once, as many again in 10 s."""
+    return sum(1024 + 102.4 * seconds for seconds in stays)
+
+
 @pytest.mark.hostile
 @simulated(seeds=(1,))
 async def test_hostile_081_who_asks_without_end_gets_no_more_than_the_quota(sim: Sim):
-    slots = 25
-    _, hostile, _ = await under_attack(sim, quota_abuser, slots)
-    most = HONEST * (1024 + slots * 2 * 102.4)
-    assert all(0 < bad.taken <= most for bad in hostile)
+    _, hostile, stays = await under_attack(sim, quota_abuser, 25)
+    assert 0 < sum(bad.taken for bad in hostile) <= allowed(stays)
+
+
+@simulated(seeds=(1,))
+async def test_without_quotas_it_would_get_more(sim: Sim):
+    _, hostile, stays = await under_attack(sim, quota_abuser, 25, requests=Limits(quotas=False))
+    assert sum(bad.taken for bad in hostile) > 1.5 * allowed(stays)
 
 
 @pytest.mark.hostile

@@ -268,10 +268,31 @@ class BeaconNetwork:
 
     @asynccontextmanager
     async def _run(self) -> AsyncIterator[None]:
+        """All in a task of its own: a cancellation of the block reaches it when the goodbyes are said."""
+        leave = trio.Event()
+        with unwrapped():
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self._live, leave)
+                try:
+                    yield
+                finally:
+                    leave.set()
+
+    async def _live(self, leave: trio.Event, task_status: trio.TaskStatus[None]) -> None:
+        with trio.CancelScope() as scope:
+            async with self._composed():
+                await trio.lowlevel.checkpoint_if_cancelled()  # a start that was given up
+                scope.shield = True
+                task_status.started()
+                await leave.wait()
+                await self._say_goodbyes()
+                scope.shield = False
+
+    @asynccontextmanager
+    async def _composed(self) -> AsyncIterator[None]:
         config, world = self.config, self._platform
         static, trusted = _named(config.static_peers), _named(config.trusted_peers)
         async with AsyncExitStack() as stack:
-            stack.enter_context(unwrapped())
             enter = stack.enter_async_context
             folder = None if config.data is None else stack.enter_context(open_data(config.data, platform=world))
             identity = config.identity or _identity(folder, world)
@@ -346,7 +367,6 @@ class BeaconNetwork:
                 await self._nursery.start(task)
             for each in (*static, *trusted):
                 network.keep(each.peer, each.addrs)
-            stack.push_async_callback(self._leave)
             yield
 
     def _open_discovery(self, identity: Identity, folder: DataFolder | None) -> AbstractAsyncContextManager[Discv5]:
@@ -377,9 +397,9 @@ class BeaconNetwork:
     def _entries(self) -> dict[str, Value]:
         return record_entries(self.chain, self.clock.epoch, self._attnets, frozenset(), self.config.custody_group_count)
 
-    async def _leave(self) -> None:
-        """Tell everybody, whether cancelled or not, while there still is somebody to do it."""
-        with trio.move_on_after(_LEAVE, shield=True):
+    async def _say_goodbyes(self) -> None:
+        """Tell everybody, while there still is somebody to do it."""
+        with trio.move_on_after(_LEAVE):
             async with trio.open_nursery() as nursery:
                 for connection in self.switch.connections():
                     nursery.start_soon(self.switch.disconnect, connection.peer, SHUTDOWN)

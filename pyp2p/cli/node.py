@@ -86,7 +86,7 @@ class _Node:
             with unwrapped():
                 async with trio.open_nursery() as outer:
                     outer.start_soon(self._until_cancelled, use)
-                    # What cancels us must not cut the connections over which we are to say goodbye.
+                    # What cancels us must not end those who still tell how peers went.
                     with trio.CancelScope(shield=True):
                         await self._run(net, use)
                     outer.cancel_scope.cancel()

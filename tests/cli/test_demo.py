@@ -280,7 +280,14 @@ def test_a_bootnode_with_a_tcp_port_is_none_for_this(tmp_path: Path) -> None:
 
 
 def test_a_process_that_never_listens_is_not_waited_for_for_ever_and_killed(tmp_path: Path) -> None:
-    body = "import os, signal\nopen(__file__ + '.pid', 'w').write(str(os.getpid()))\nwhile True: time.sleep(1)"
+    body = """
+        import os, signal
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        with open(__file__ + '.pid', 'w') as file:
+            file.write(str(os.getpid()))
+        while True:
+            time.sleep(1)
+        """
     code, error, _ = played(tmp_path, body, seconds=1.0)
     assert (code, error["reason"]) == (1, "the bootnode did not listen within 1 s")
     assert not psutil.pid_exists(int((tmp_path / "program.py.pid").read_text()))

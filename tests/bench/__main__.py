@@ -2,8 +2,8 @@
 
 Each measure runs listener and dialer of one implementation in two processes over loopback, the implementations in turn,
 round after round; the first round is thrown away and medians of the others are printed. Go runs with GOMAXPROCS=1: one
-core, as Python has. discv5 is measured beside go-ethereum and @chainsafe/discv5. Every child has a deadline, so the
-whole ends by itself.
+core, as Python has. discv5 is measured beside go-ethereum and @chainsafe/discv5, a whole beacon node beside the eth2
+peer on js-libp2p. Every child has a deadline, so the whole ends by itself.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import platform
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -20,10 +21,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
-from tests.bench import discovery_core
+from tests.bench import beacon, discovery_core
 from tests.interop.peers import DISCV5, LANGUAGES, PeerUnavailable, command
 
 PYP2P = [sys.executable, "-m", "tests.bench.peer"]
+PYP2P_BEACON = [sys.executable, "-m", "tests.bench.beacon"]
 PYP2P_DISCV5 = [sys.executable, "-m", "tests.bench.discovery"]
 GB = 1_000_000_000
 PATIENCE = 120.0  # seconds for one child
@@ -125,6 +127,16 @@ def pairs() -> list[Pair]:
         if geth.name == "go-discv5":
             found += [Pair("pyp2p asks go", ours, geth), Pair("go asks pyp2p", geth, ours)]
     return found
+
+
+def eth2_pairs() -> list[Pair]:
+    """A beacon node of ours and the eth2 peer, each with itself and each with the other."""
+    found = peers(PYP2P_BEACON, ["js-eth2"])
+    return [
+        Pair(asker.name if asker is listener else f"{asker.name} asks {listener.name}", asker, listener)
+        for asker in found
+        for listener in found
+    ]
 
 
 Sample = dict[str, float]
@@ -251,7 +263,71 @@ def sample_discv5(pair: Pair, share: float) -> Sample:
     return {**found, "failed": failed}
 
 
+BLOCKS = ("--blocks", "128", "--size", "102400")
+
+
+def sample_eth2(pair: Pair, share: float) -> Sample:
+    """Pings on one connection, a stream each, one and two at a time; blocks of 100 KiB by range, the last of five."""
+    known = ("--muxer", "yamux", "--quiet", "--digest", beacon.DIGEST.hex())
+    found: Sample = {}
+    with pair.listener.started("listen", *known, *BLOCKS) as (address, _):
+        for callers in (1, 2):
+            flags = ["--count", str(int(2_000 * share)), "--concurrency", str(callers)]
+            found[f"ping {callers} /s"] = pair.asker.run("bench_ping", address, *known, *flags)[0]["per_sec"]
+        flags = ["--count", "128", "--size", "102400", "--runs", "5"]
+        found["range MB/s"] = pair.asker.run("bench_range", address, *known, *flags)[0]["MBps"]
+    return found
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process has used so far, in user and system mode."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def sample_node(peer: Peer, count: int, rate: int, seconds: int) -> Sample:
+    """Memory and CPU of a node with `count` peers that publish `rate` messages/s to it; the peers are always ours."""
+    topic = ["--topic", beacon.TOPIC] if rate else []
+    known = ("--muxer", "yamux", "--quiet", "--digest", beacon.DIGEST.hex())
+    with peer.started("listen", *known, *topic) as (address, process):
+        held = [*PYP2P_BEACON, "hold", address, "--count", str(count), "--rate", str(rate)]
+        with subprocess.Popen(held, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as others:
+            try:
+                if "held" not in others.stdout.readline():
+                    raise RuntimeError("the peers did not come")
+                time.sleep(5)  # meshes form, and what was said at first is said
+                cpu, rss = cpu_seconds(process.pid), [rss_kib(process.pid)]
+                for _ in range(seconds):
+                    time.sleep(1)
+                    rss.append(rss_kib(process.pid))
+                cpu = cpu_seconds(process.pid) - cpu
+            finally:
+                others.stdin.close()
+                told = json.loads(others.stdout.readline() or "{}")
+                others.wait(30)
+    sizes = {
+        f"MiB {when}": kib / 1024 for when, kib in (("at first", rss[0]), ("at last", rss[-1]), ("most", max(rss)))
+    }
+    forwarded = told["heard"] / max(told["published"], 1)
+    return {**sizes, "CPU ms/s": 1_000 * cpu / seconds, "peers lost": told["lost"], "sent on to": forwarded}
+
+
 ALONE = ("flat", "fan-out", "router", "discv5 core")  # measures of pyp2p itself
+
+
+ETH2 = ("eth2", "eth2 idle", "eth2 busy")
+ONCE = ETH2[1:]  # a minute each: over time is what is asked
+
+
+def who_takes_part(name: str, everybody: list[Peer]) -> list[Peer] | list[Pair]:
+    """Implementations, or pairs of them."""
+    if name == "discv5":
+        return pairs()
+    if name == "eth2":
+        return eth2_pairs()
+    if name in ETH2:
+        return peers(PYP2P_BEACON, ["js-eth2"])
+    return everybody[:1] if name in ALONE else everybody
 
 
 def measures(quick: bool) -> dict:
@@ -259,6 +335,7 @@ def measures(quick: bool) -> dict:
     size = GB // 10 if quick else GB
     few, many = (200, 1000) if quick else (1000, 6000)
     counts = [50] if quick else [200, 1000]
+    crowd = 25 if quick else 100
     return {
         "perf": lambda peer: sample_perf(peer, "yamux", size),
         "perf-mplex": lambda peer: sample_perf(peer, "mplex", size // 4),
@@ -272,29 +349,32 @@ def measures(quick: bool) -> dict:
         "router": sample_router,
         "discv5": lambda pair: sample_discv5(pair, 0.1 if quick else 1.0),
         "discv5 core": lambda _: discovery_core.measure(),
+        "eth2": lambda pair: sample_eth2(pair, 0.1 if quick else 1.0),
+        "eth2 idle": lambda peer: sample_node(peer, crowd, 0, 5 if quick else 60),
+        "eth2 busy": lambda peer: sample_node(peer, crowd, 500, 5 if quick else 60),
         "flat": lambda peer: sample_flat(peer, [10, counts[-1]], few, few // 4),
     }
 
 
 def run(flags: argparse.Namespace) -> dict[str, dict[str, Sample]]:
     table: dict[str, dict[str, Sample]] = {}
-    everybody = peers(PYP2P, () if flags.only in (*ALONE, "discv5") else LANGUAGES)
+    everybody = peers(PYP2P, () if flags.only in (*ALONE, "discv5", *ETH2) else LANGUAGES)
     for name, sample in measures(flags.quick).items():
         if flags.only not in (None, name):
             continue
-        rounds = 1 if flags.quick or name in ("memory", *ALONE) else flags.rounds
-        taking_part = pairs() if name == "discv5" else everybody[:1] if name in ALONE else everybody
+        rounds = 1 if flags.quick or name in ("memory", *ALONE, *ONCE) else flags.rounds
+        taking_part = who_takes_part(name, everybody)
         samples: dict[str, list[Sample]] = {}
-        for turn in range(rounds + (not flags.quick)):
+        warm = 0 if flags.quick or name in ONCE else 1
+        for turn in range(rounds + warm):
             for peer in taking_part:
-                print(f"{name} {turn + 1}/{rounds + 1} {peer.name}    ", end="\r", file=sys.stderr)
+                print(f"{name} {turn + 1}/{rounds + warm} {peer.name}    ", end="\r", file=sys.stderr)
                 try:
                     samples.setdefault(peer.name, []).append(sample(peer))
                 except (RuntimeError, subprocess.TimeoutExpired) as error:
                     print(f"{name} {peer.name}: {error}", file=sys.stderr)
             if name == "ping":
                 samples.setdefault("raw trio TCP", []).append(sample_raw_ping(1000))
-        warm = 0 if flags.quick else 1
         table[name] = {
             who: {key: median(one[key] for one in taken[warm:] or taken) for key in taken[0]}
             for who, taken in samples.items()

@@ -219,11 +219,11 @@ async def test_a_status_of_another_network_ends_in_goodbye_2(way: Way) -> None:
         assert net.peers() == []
 
 
-async def test_who_says_no_status_is_told_goodbye(way: Way) -> None:
-    if way.we_dial:
-        pytest.skip("cannot: who dials is the one that says it")
+@pytest.mark.parametrize("muxer", ["yamux", "mplex"])
+async def test_who_says_no_status_is_told_goodbye(muxer: str) -> None:
+    require("js-eth2")
     chain = forked_chain()
-    async with theirs(chain, way.theirs) as peer, ours(chain, way.ours) as follower:
+    async with theirs(chain, muxer) as peer, ours(chain) as follower:
         await peer.ask("dial", address=str(follower.net.switch.multiaddrs[0]))
         told = await peer.event(event="request", method="goodbye")  # after ten seconds
         assert told["value"]["reason"] == GoodbyeReason.FAULT

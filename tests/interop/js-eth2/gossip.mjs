@@ -19,6 +19,7 @@ export function eth2Gossip ({ phase0, heartbeat, newest }) {
   }
   const options = {
     globalSignaturePolicy: 'StrictNoSign', msgIdFn: messageId, msgIdToStrFn: hex, emitSelf: false, allowPublishToZeroTopicPeers: true,
+    scoreParams: { IPColocationFactorWhitelist: new Set(['127.0.0.1']) },     // all of our peers live there: 20 would be shunned
     maxInboundStreams: 64, maxOutboundStreams: 64, maxInboundDataLength: 12234442, maxOutboundBufferSize: 1 << 28,
     dataTransform: {
       inboundTransform: (_, data) => snappy.uncompress(data.subarray(), MAX_PAYLOAD_SIZE),

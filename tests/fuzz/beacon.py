@@ -199,7 +199,7 @@ def frames() -> Iterator[bytes]:
 
 def one_stream_of_frames(data: bytes, pieces: Iterator[bytes]) -> None:
     """As much memory as was declared, and the content that the library finds by itself."""
-    size = int.from_bytes(data[1:4], "little")
+    size = int.from_bytes(data[1:4], "little") % (1 << 18)
     reader = FrameReader(size, max_compressed_len(size))
     buffer = bytearray()
     for piece in pieces:

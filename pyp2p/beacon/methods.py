@@ -64,13 +64,15 @@ def _per(seconds: float, chunks: float, peers: int = 16) -> Quota:
     return Quota(Rate(chunks / seconds, chunks), Rate(peers * chunks / seconds, peers * chunks))
 
 
+_EVERYBODY: Final = 1024  # peers: as many as may be connected
 # What a peer may have of us, and what we ask of a peer. Clients ship such figures: a node that syncs gets its blocks,
-# one that floods gets no more than these.
+# one that floods gets no more than these. What admission and every peer's pings need is cheap, and there for all:
+# the waits that others make would fail handshakes and pings of peers that do nothing wrong.
 QUOTAS: Final = {
-    "status": _per(15.0, 5),
-    "goodbye": _per(10.0, 1),
-    "ping": _per(10.0, 2),
-    "metadata": _per(5.0, 2),
+    "status": _per(15.0, 5, _EVERYBODY),
+    "goodbye": _per(10.0, 1, _EVERYBODY),
+    "ping": _per(10.0, 2, _EVERYBODY),
+    "metadata": _per(5.0, 2, _EVERYBODY),
     "beacon_blocks_by_range": _per(10.0, 1024, 4),
     "beacon_blocks_by_root": _per(10.0, 128, 8),
     "beacon_blocks_by_head": _per(10.0, 128, 8),

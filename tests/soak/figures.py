@@ -24,7 +24,7 @@ from pyp2p.dialer.tables import DialerConfig
 
 PAGE_KB = os.sysconf("SC_PAGE_SIZE") // 1024
 
-# What may have grown in the end: by the minute, and once. Before, so much is taken off for each entry that is remembered
+# What may have grown in the end: by the minute, and once. Before, so much is taken off for each entry remembered
 # at a look; a message id is no object of the collector's.
 KILOBYTES = (1.0, 512.0, 2048.0)  # an entry; resident: the allocator keeps pages
 OBJECTS = (12.0, 60.0, 600.0)  # that the collector knows; one connection that stays is some hundreds

@@ -182,6 +182,7 @@ class Follower:
                 start = oldest = max(self.tree.first_slot + 1, oldest - step)
                 step *= 2
         if slots:
+            self.net.tell_status()
             await self._hub.tell(CaughtUp(peer, len(slots), slots[0], slots[-1]))
 
     async def _fetch_some(self, peer: PeerId, start: int, count: int, slots: list[int]) -> bool:
@@ -244,16 +245,24 @@ class Follower:
     # --- life
 
     async def load(self) -> None:
-        """Read the folder."""
+        """Read the folder; peers that came meanwhile learn what we have."""
         if self._folder is None:
             return
-        for raw in await trio.to_thread.run_sync(lambda folder: list(folder.blocks()), self._folder):
+        for block in await trio.to_thread.run_sync(self._kept, self._folder):
+            if block.parent_root in self.tree:
+                self._import(block)
+        if len(self.tree) > 1:
+            self.net.tell_status()
+
+    def _kept(self, folder: BlockFolder) -> list[Block]:
+        """What is in the folder, the lowest slot first; in a thread."""
+        blocks: list[Block] = []
+        for raw in folder.blocks():
             try:
-                block = read_block(self.chain, raw)
-                if block.parent_root in self.tree:
-                    self._import(block)
+                blocks.append(read_block(self.chain, raw))
             except WireError as error:
                 logger.warning("block of the folder left out error=%s", error)
+        return blocks
 
     def close(self) -> None:
         """Tell nobody any more."""

@@ -187,6 +187,10 @@ class BeaconNetwork:
         """Say goodbye to a peer and close its connections."""
         await self.peering.disconnect(peer, code, goodbye_text(code))
 
+    def tell_status(self) -> None:
+        """Exchange statuses with all peers now: what we said when they came is no longer true by far."""
+        self._exchange.ask_again()
+
     # --- peers
 
     def peers(self) -> list[PeerStats]:

@@ -34,6 +34,10 @@ async def test_the_first_success_is_enough(sim: Sim) -> None:
         reached, seconds = await joins(a, [dead, address(b)])
         assert reached == b.peer
         assert seconds < 2
+        await trio.sleep(30)
+        assert [connection.id for connection in a.switch.connections()] == [1], "the one that it was reached by stays"
+        assert knows(a, b)
+        assert knows(b, a)
 
 
 @simulated(SEEDS)

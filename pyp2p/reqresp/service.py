@@ -134,8 +134,7 @@ class Response(Generic[Rs]):
             event = await self._receive()
             if isinstance(event, ErrorChunk):
                 raise PeerDeclined(self.peer, self.protocol, event.code, event.text)
-            if event is None:
-                raise LocalProtocolError("an answer of no chunk")
+            assert event is not None  # or the reader had complained: one is due
             self._reader.next()  # more than one may have come with it
         except BaseException:
             self.close()

@@ -25,10 +25,10 @@ from pyp2p.dialer.tables import DialerConfig
 PAGE_KB = os.sysconf("SC_PAGE_SIZE") // 1024
 
 # What may have grown in the end: by the minute, and once. Before, so much is taken off for each entry remembered
-# at a look; a message id is no object of the collector's.
+# at a look.
 KILOBYTES = (1.0, 512.0, 2048.0)  # an entry; resident: the allocator keeps pages
 OBJECTS = (12.0, 60.0, 600.0)  # that the collector knows; one connection that stays is some hundreds
-_NO_OBJECT = "seen"
+_OTHER_ENTRIES = {"seen": 0.0, "cached messages": 3.0}  # objects of theirs: a number, and a message
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ class Figures:
     def entries(self) -> int:
         return sum(self.remembered.values())
 
-    @property
-    def tracked(self) -> int:
-        """Entries that have objects the collector knows."""
-        return self.entries - self.remembered.get(_NO_OBJECT, 0)
+    def beside(self) -> tuple[float, float]:
+        """Memory and objects without what is remembered."""
+        objects = sum(count * _OTHER_ENTRIES.get(name, OBJECTS[0]) for name, count in self.remembered.items())
+        return self.kilobytes - KILOBYTES[0] * self.entries, self.objects - objects
 
 
 def tasks() -> int:
@@ -144,11 +144,8 @@ def growth(calm: Sequence[Figures]) -> list[str]:
         return [f"only {len(flat)} calm moments after warming up: too few to judge"]
     minutes = (flat[-1].at - flat[0].at) / 60
     wrong = []
-    for what, (entry, minute, once) in (("KB resident", KILOBYTES), ("objects", OBJECTS)):
-        points = []
-        for each in flat:
-            value, entries = (each.kilobytes, each.entries) if what == "KB resident" else (each.objects, each.tracked)
-            points.append((each.at, value - entry * entries))
+    for at, (what, (_, minute, once)) in enumerate((("KB resident", KILOBYTES), ("objects", OBJECTS))):
+        points = [(each.at, each.beside()[at]) for each in flat]
         grown, allowed = slope(points) * minutes * 60, minute * minutes + once
         print(f"{what}: {grown:.0f} more in {minutes:.1f} minutes beside what is remembered, {allowed:.0f} may be")
         if grown > allowed:

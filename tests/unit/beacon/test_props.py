@@ -22,9 +22,10 @@ from pyp2p.trace import Stage
 from tests.unit.beacon.peers_support import IN, OUT, attnet, ip, peer
 
 NET = "beacon"
-PEERS = [peer(number) for number in range(24)]
+PEERS = [peer(number) for number in range(12)]
 TRUSTED, STATIC = PEERS[:2]
 ANY = st.sampled_from(PEERS)
+NUMBER = st.integers(0, len(PEERS) - 1)
 
 
 class Machine(RuleBasedStateMachine):
@@ -64,14 +65,19 @@ class Machine(RuleBasedStateMachine):
         self.dialer.disconnected(NET, who, self.now)
         self.manager.disconnected(who, self.now, goodbye)
 
+    def whom(self, number: int) -> PeerId:
+        """Those who are here come first, so that small numbers mean them."""
+        return [*self.here, *(each for each in PEERS if each not in self.here)][number]
+
     # --- what is done about it
 
     def carry_out(self, effect: Effect | dialer.Effect) -> None:
         match effect:
             case Disconnect(who, code, _):
-                assert who in self.here and who != TRUSTED
+                assert who != TRUSTED
                 assert who not in self.going, "told to go twice"
-                self.going[who] = code
+                if who in self.here:  # it may have left by itself
+                    self.going[who] = code
             case Want(count, outbound):
                 assert count <= self.config.most
                 self.dialer.want(NET, count, outbound=outbound)
@@ -88,6 +94,7 @@ class Machine(RuleBasedStateMachine):
                 self.dialled.append(who)
             case dialer.Drop(_, who, _, _):
                 if who in self.here:
+                    assert who in self.going, "nobody says why"
                     self.end(who)
 
     def settle(self) -> None:
@@ -112,10 +119,11 @@ class Machine(RuleBasedStateMachine):
     def searched(self, found: int) -> None:
         self.dialer.discovered(NET, found, self.now)
 
-    @rule(who=ANY)
-    def comes(self, who: PeerId) -> None:
-        if self.arrive(who, IN) and who in self.dialled:
-            self.dialled.remove(who)  # its slot ends the attempt
+    @rule(peers=st.lists(ANY, min_size=1, max_size=6, unique=True))
+    def come(self, peers: list[PeerId]) -> None:
+        for who in peers:
+            if self.arrive(who, IN) and who in self.dialled:
+                self.dialled.remove(who)  # its slot ends the attempt
 
     @precondition(lambda self: self.dialled)
     @rule(well=st.booleans())
@@ -134,17 +142,21 @@ class Machine(RuleBasedStateMachine):
     def has_gone(self) -> None:
         self.end(next(iter(self.going)))
 
-    @rule(who=ANY, tolerance=st.sampled_from(Tolerance))
-    def faulty(self, who: PeerId, tolerance: Tolerance) -> None:
-        self.manager.report(who, tolerance, "so it was seen", self.now)
+    @rule(number=NUMBER, tolerance=st.sampled_from(Tolerance), times=st.integers(1, 3), soon=st.booleans())
+    def faulty(self, number: int, tolerance: Tolerance, times: int, soon: bool) -> None:
+        for _ in range(times):
+            self.manager.report(self.whom(number), tolerance, "so it was seen", self.now)
+        if soon:
+            self.settle()
+            self.check_rest()
 
-    @rule(who=ANY, score=st.sampled_from([-math.inf, -1e5, -10.0, 0.0, 5.0, 1e5, math.nan]))
-    def gossips(self, who: PeerId, score: float) -> None:
-        self.manager.gossip_score(who, score, self.now)
+    @rule(number=NUMBER, score=st.sampled_from([-math.inf, -1e5, -10.0, 0.0, 5.0, 1e5, math.nan]))
+    def gossips(self, number: int, score: float) -> None:
+        self.manager.gossip_score(self.whom(number), score, self.now)
 
-    @rule(who=ANY, seq=st.integers(0, 3), subnets=st.sets(st.integers(0, 2)))
-    def says(self, who: PeerId, seq: int, subnets: set[int]) -> None:
-        self.manager.metadata(who, seq=seq, attnets=subnets)
+    @rule(number=NUMBER, seq=st.integers(0, 3), subnets=st.sets(st.integers(0, 2)))
+    def says(self, number: int, seq: int, subnets: set[int]) -> None:
+        self.manager.metadata(self.whom(number), seq=seq, attnets=subnets)
 
     @rule(number=st.integers(0, 2), seconds=st.sampled_from([-1.0, 30.0, math.inf]))
     def wanted(self, number: int, seconds: float) -> None:

@@ -31,8 +31,8 @@ NUMBER = st.integers(0, len(PEERS) - 1)
 class Machine(RuleBasedStateMachine):
     """A switch is played: who is connected, who is being dialled, and who was told to go and has not gone yet."""
 
-    @initialize(seed=st.integers(0, 3), most=st.integers(1, 6))
-    def begin(self, seed: int, most: int) -> None:
+    @initialize(seed=st.integers(0, 3), most=st.integers(1, 6), already=st.integers(0, 6))
+    def begin(self, seed: int, most: int, already: int) -> None:
         self.config = PeerConfig(target=most, grace=10.0, bans=4, remembered_good=4, remembered_faults=6)
         self.manager = PeerManager(self.config, random.Random(seed), static=[STATIC], trusted=[TRUSTED])
         limits = DialerConfig(attempts=3, candidates=8, backoffs=12, bans=12, patience=4)
@@ -44,6 +44,7 @@ class Machine(RuleBasedStateMachine):
         self.dialled: list[PeerId] = []
         for each in (STATIC, TRUSTED):
             self.dialer.keep(NET, each)
+        self.come(PEERS[2 : 2 + already])
         self.settle()
 
     # --- the switch
@@ -150,6 +151,12 @@ class Machine(RuleBasedStateMachine):
             self.settle()
             self.check_rest()
 
+    @precondition(lambda self: self.here)
+    @rule(number=NUMBER)
+    def unforgivable(self, number: int) -> None:
+        """Somebody who is here is to be banned."""
+        self.faulty(number % len(self.here), Tolerance.FATAL, 1, True)
+
     @rule(number=NUMBER, score=st.sampled_from([-math.inf, -1e5, -10.0, 0.0, 5.0, 1e5, math.nan]))
     def gossips(self, number: int, score: float) -> None:
         self.manager.gossip_score(self.whom(number), score, self.now)
@@ -200,5 +207,5 @@ class Machine(RuleBasedStateMachine):
         assert counters["banned"] <= 4 and counters["remembered_good"] <= 4 and counters["remembered_faults"] <= 6
 
 
-Machine.TestCase.settings = settings(max_examples=80, stateful_step_count=60)
+Machine.TestCase.settings = settings(max_examples=100, stateful_step_count=60)
 TestTogether = Machine.TestCase

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from itertools import islice
 from math import inf
@@ -35,6 +35,7 @@ from pyp2p.errors import (
     unwrapped,
 )
 from pyp2p.io.guard import run_guarded
+from pyp2p.io.hub import Hub
 from pyp2p.peer.address import parse_multiaddr, split_peer, text
 from pyp2p.peer.id import PeerId
 from pyp2p.peer.store import Source
@@ -213,7 +214,7 @@ class DialerService:
         self._news: deque[DialerEvent] = deque()  # who adds waits then; at most one for each slot comes without
         self._to_tell = trio.Event()
         self._told = trio.Event()
-        self._watchers: list[trio.MemorySendChannel[DialerEvent]] = []
+        self._hub: Hub[DialerEvent] = Hub(config.news)
 
     # --- for the application
 
@@ -255,18 +256,11 @@ class DialerService:
                     self.poke()
                     nursery.cancel_scope.cancel()
 
-    @asynccontextmanager
-    async def watch(self) -> AsyncIterator[AsyncIterator[DialerEvent]]:
+    def watch(self) -> AbstractAsyncContextManager[AsyncIterator[DialerEvent]]:
         """All events from now on, until the dialer ends. A watcher that does not read slows the dialer, and in the end
         the switch, as one of `Switch.watch` does; none is lost.
         """
-        send, receive = trio.open_memory_channel[DialerEvent](self._config.news)
-        self._watchers.append(send)
-        try:
-            async with receive:
-                yield receive
-        finally:
-            self._forget(send)
+        return self._hub.watch()
 
     # --- for its networks
 
@@ -467,25 +461,12 @@ class DialerService:
                 await self._to_tell.wait()
                 self._to_tell = trio.Event()
                 while self._news:
-                    await self._tell(self._news[0])
+                    await self._hub.emit(self._news[0])
                     self._news.popleft()
                     self._told.set()
                     self._told = trio.Event()
         finally:
-            for watcher in list(self._watchers):
-                self._forget(watcher)
-
-    async def _tell(self, event: DialerEvent) -> None:
-        for watcher in list(self._watchers):
-            try:
-                await watcher.send(event)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):  # it watches no more
-                self._forget(watcher)
-
-    def _forget(self, watcher: trio.MemorySendChannel[DialerEvent]) -> None:
-        watcher.close()
-        if watcher in self._watchers:
-            self._watchers.remove(watcher)
+            self._hub.close()
 
     async def stop(self) -> None:
         """Close what networks left last, within the switch's `timeouts.close`; called by `open_dialer`."""

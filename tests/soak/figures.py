@@ -71,7 +71,7 @@ def held(net: BeaconNetwork) -> dict[str, int]:
     found |= {f"dialer {name}": dialer[name] for name in ("slots", "attempts")}
     found["manager connected"] = net.peering.manager.counters()["connected"]
     found["facts"] = sum(connection.is_open for connection in net._exchange._facts)
-    found["leaving"] = len(net.peering._leaving)
+    found["leaving"] = len(net.peering.leaving)
     found["events untold"] = len(net._dialer._news)
     return found
 

@@ -178,7 +178,10 @@ class Machine(RuleBasedStateMachine):
     # --- what holds
 
     def check_rest(self) -> None:
-        """Nobody banned is here, on its way here, or has a slot; the two agree on the bans and on who is here."""
+        """Places are bounded, nobody banned stays or has a slot, the two agree on who is banned and who is here."""
+        staying = [who for who in self.here if who not in self.going and who not in (STATIC, TRUSTED)]
+        assert len(staying) <= self.config.most
+        assert sum(self.here[who] is IN for who in staying) <= self.config.most_inbound
         slots = self.dialer.slots(NET)
         for who in PEERS:
             if who != TRUSTED and self.manager.score(who, self.now) == -100.0:
@@ -195,12 +198,9 @@ class Machine(RuleBasedStateMachine):
         return wake is not None or len(self.dialled) == 3
 
     @invariant()
-    def places_are_bounded(self) -> None:
+    def tables_are_bounded(self) -> None:
         if not hasattr(self, "here"):
             return
-        staying = [who for who in self.here if who not in self.going and who not in (STATIC, TRUSTED)]
-        assert len(staying) <= self.config.most
-        assert sum(self.here[who] is IN for who in staying) <= self.config.most_inbound
         assert len(self.dialled) <= 3
         gauges, counters = self.dialer.gauges(NET), self.manager.counters()
         assert gauges["attempts"] == len(self.dialled)

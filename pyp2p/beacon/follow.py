@@ -36,6 +36,7 @@ logger = logging.getLogger("pyp2p.beacon")
 _LATE = 32  # slots after which a block is no news for others; ATTESTATION_PROPAGATION_SLOT_RANGE
 _EARLY = 0.5  # seconds; MAXIMUM_GOSSIP_CLOCK_DISPARITY
 _BATCH = 64  # slots that are asked for at a time
+_PATIENCE = 10.0  # seconds for a batch: who takes longer must not hold up what others would give
 _LOOK = 1.0  # seconds between looks at who has more than we do
 
 
@@ -173,7 +174,13 @@ class Follower:
         oldest = start  # of the slots that were asked for
         slots: list[int] = []
         while start <= until:
-            if await self._fetch_some(peer, start, min(_BATCH, until - start + 1), slots):
+            connected = True
+            with trio.move_on_after(_PATIENCE) as scope:
+                connected = await self._fetch_some(peer, start, min(_BATCH, until - start + 1), slots)
+            if scope.cancelled_caught:
+                logger.info("blocks come too slowly peer=%s", peer)
+                break
+            if connected:
                 start += _BATCH
             elif oldest <= self.tree.first_slot + 1:
                 self.net.report(peer, Tolerance.MID, "its blocks are built on none that we know")

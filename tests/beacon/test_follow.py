@@ -250,9 +250,11 @@ async def test_hostile_084_a_peer_that_answers_nothing_holds_nobody_up_for_long(
         yield
 
     async with against(sim, answer) as (a, _), follower(sim, "honest", of) as honest:
+        began = trio.current_time()
         made = grow(honest, *range(1, 200))
         await meet(a.net, honest.net)
         await until(lambda: a.tree.head == made[-1])
+        assert trio.current_time() - began < 15  # of the request's own deadline of 30
         assert a.net.peers()[-1].score >= 0
 
 

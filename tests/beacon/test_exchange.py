@@ -264,6 +264,26 @@ async def test_whoever_says_goodbye_is_not_answered_with_one(sim: Sim) -> None:
 
 @pytest.mark.hostile
 @simulated(SEEDS)
+async def test_hostile_085_who_says_goodbye_in_place_of_its_status_is_out_at_once(sim: Sim) -> None:
+    async with beacon(sim, "a") as a, beacon(sim, "rude") as rude:
+
+        async def leaves(connection) -> None:
+            async with await rude.reqresp.request(connection, rude.methods.goodbye, 1):
+                await trio.sleep(30)
+
+        rude._exchange.greet = leaves
+        begun = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(dial_in_vain, rude, a)
+            await until(sim.net.connections)
+            await until(lambda: not sim.net.connections())
+            assert trio.current_time() - begun < 3
+            nursery.cancel_scope.cancel()
+        assert not a.peers()
+
+
+@pytest.mark.hostile
+@simulated(SEEDS)
 async def test_hostile_085_who_says_goodbye_and_stays_is_disconnected(sim: Sim) -> None:
     async with duo(sim) as (rude, a):
         response = await rude.reqresp.request(a.peer, rude.methods.goodbye, 129)

@@ -3,9 +3,11 @@
 import dataclasses
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -185,6 +187,8 @@ def test_a_configuration_that_makes_no_sense_is_refused(settings: dict, words: s
 STEPS = 9000
 
 
+@pytest.mark.slow
+@pytest.mark.hostile
 def test_hostile_093_entered_and_cancelled_at_every_step_nothing_stays() -> None:
     """Two networks that connect, speak and are left: cancelled after each step that any of their tasks takes."""
     over = 0
@@ -433,6 +437,24 @@ async def test_two_networks_in_one_process_know_nothing_of_each_other(tmp_path: 
                     pass
 
 
+@pytest.mark.hostile
+async def test_hostile_098_a_folder_of_rubbish_stops_no_network(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("peers.sqlite", "local.json", "nodes.json"):
+        (tmp_path / name).write_bytes(b"rubbish" * 1000)
+    config = BeaconConfig(chain(), data=tmp_path, long_lived_subnets=False)
+    with trio.fail_after(60):
+        async with BeaconNetwork(config) as net, BeaconNetwork(replace(config, data=None)) as other:
+            await meet(other, net)
+            assert net.metadata.seq_number > 1_700_000_000, "others may remember a higher number"
+            first = net.peer
+        async with BeaconNetwork(config) as net:
+            assert net.peer == first
+    aside = " ".join(record.getMessage() for record in caplog.records if "set aside" in record.getMessage())
+    assert all(name in aside for name in ("peers.sqlite", "local.json", "nodes.json"))
+
+
 NODE = """
 import sys, trio
 from pathlib import Path
@@ -475,6 +497,7 @@ async def test_a_network_that_is_killed_keeps_who_it_is_its_numbers_and_its_bans
                     if not seen:
                         said = await trio.to_thread.run_sync(process.stdout.readline, abandon_on_cancel=True)
                     await until(lambda: not net.switch.connections() and not net.peers())
+                    await until(lambda: _bans(tmp_path / "data" / "peers.sqlite"))  # at once, and yet a moment later
             finally:
                 process.send_signal(signal.SIGKILL)
                 process.wait()
@@ -489,6 +512,12 @@ async def test_a_network_that_is_killed_keeps_who_it_is_its_numbers_and_its_bans
         net.subscribe_subnet(9, net.clock.slot + 10_000)
         await until(lambda: net.metadata.attnets)
         assert net.metadata.seq_number > int(seen[0][1].split()[0])
+
+
+def _bans(book: Path) -> int:
+    """How many bans are in the file of another process."""
+    with closing(sqlite3.connect(f"file:{book}?mode=ro", uri=True)) as file:
+        return file.execute("SELECT count(*) FROM bans").fetchone()[0]
 
 
 def _started(script: Path, data: Path) -> subprocess.Popen:

@@ -110,6 +110,19 @@ def client(sim: Sim, name: str, of):
     return run
 
 
+@pytest.mark.hostile
+@simulated(SEEDS)
+async def test_hostile_097_who_fails_its_handshake_takes_no_place(sim: Sim) -> None:
+    of, other = chain(), chain(started=100)
+    async with beacon(sim, "a", of, target=1) as a, beacon(sim, "good", of) as good:
+        for number in range(4):
+            async with beacon(sim, f"stranger{number}", other) as stranger:
+                with suppress(DialError):
+                    await dial(stranger, a)
+                await until(lambda net=stranger: not net.switch.connections())
+        await meet(good, a)
+
+
 @simulated(SEEDS)
 async def test_who_finds_no_place_is_told_there_are_too_many(sim: Sim) -> None:
     of = chain()

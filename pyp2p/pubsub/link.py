@@ -1,7 +1,7 @@
 """One peer's streams: what waits for it, the stream that carries it, and what is known of it.
 
-Rules: per peer, not per connection: with two connections one outbound stream, on the oldest; when that ends, the next
-one takes over and says hello again. The bytes of a message are shared by all peers.
+Rules: per peer, not per connection: with two connections one outbound stream, on the oldest; when that ends, or the
+switch wants it to, the next one takes over and says hello again. The bytes of a message are shared by all peers.
 """
 
 from __future__ import annotations
@@ -42,6 +42,13 @@ class Link:
         self._waiting: dict[bytes, bytes] = {}  # own messages that the queue has no room for yet, by id
         self._wake = trio.Event()
 
+    @property
+    def moves(self) -> bool:
+        """True when another connection should carry the stream, because its own is about to go."""
+        carrier = None if self.stream is None else self.stream.connection
+        here = next((connection for connection in self.carriers if connection is carrier), None)
+        return here is not None and here.draining and not all(other.draining for other in self.carriers)
+
     def offer(self, send: Send) -> bool:
         """Queue a piece; own messages wait when there is no room. False: the peer is beyond help."""
         taken = True
@@ -74,6 +81,8 @@ class Link:
 
     def beat(self) -> bool:
         """A heartbeat: True when forwarded messages found no room in several in a row."""
+        if self.moves:
+            self._wake.set()
         self.slow_beats = self.slow_beats + 1 if self.outbox.overflowed else 0
         self.outbox.overflowed = False
         return self.slow_beats >= _SLOW_BEATS

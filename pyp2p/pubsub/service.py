@@ -309,7 +309,7 @@ class Pubsub:
         """Have a stream to the peer; one that breaks is opened again, three times in a row at most."""
         pauses = iter(_REOPEN)
         while True:
-            opened = trio.current_time()
+            opened, leaves = trio.current_time(), False
             try:
                 async with await connection.open_stream(protocol) as stream:
                     link.opened(stream)
@@ -320,12 +320,13 @@ class Pubsub:
                     async with trio.open_nursery() as nursery:
                         nursery.start_soon(self._watch, stream, nursery.cancel_scope)
                         await self._write(link)
-                        await stream.send_eof()  # we leave; that the peer has read all, its own end says
+                        leaves, nursery.cancel_scope.deadline = True, trio.current_time() + _FAREWELL
+                        await stream.send_eof()  # that the peer has read all, its own end says
             except* _STREAM_ERRORS as group:
                 logger.debug("stream ended peer=%s error=%s", link.peer, describe(innermost(group)))
             finally:
                 link.ended()
-            if self._leaves:
+            if leaves:
                 return
             if trio.current_time() - opened >= _STEADY:
                 pauses = iter(_REOPEN)
@@ -346,11 +347,11 @@ class Pubsub:
             scope.cancel()
 
     async def _write(self, link: Link) -> None:
-        """Until we leave and nothing waits."""
+        """Until we leave, or another connection takes over, and nothing waits."""
         while True:
             batch = link.take()
             if batch is None:
-                if self._leaves:
+                if self._leaves or link.moves:
                     return
                 await link.wait()
                 continue

@@ -11,6 +11,7 @@ from pyp2p.peer.address import with_peer
 from pyp2p.pubsub.service import Pubsub, open_pubsub
 from pyp2p.pubsub.types import Rpc
 from pyp2p.pubsub.wire import decode_rpc
+from pyp2p.switch.config import SwitchConfig
 from pyp2p.switch.stream import MuxedStream
 from pyp2p.switch.switch import Switch, open_switch
 from pyp2p.testing import Sim
@@ -130,9 +131,11 @@ class RawPeer:
 async def raw_peer(
     sim: Sim, name: str = "raw", protocols: Iterable[str] = (MESHSUB,), deaf: bool = False, buffer: int = 256 * 1024
 ) -> AsyncIterator[RawPeer]:
-    """A raw peer, connected to nobody yet."""
-    host = sim.net.host(name, buffer=buffer)
-    async with open_switch(listen=[host.address()], transports=[host.transport], platform=sim.platform(name)) as switch:
+    """A raw peer, connected to nobody yet; of no kind that is known to agree on which of two connections stays."""
+    host, config = sim.net.host(name, buffer=buffer), SwitchConfig(agent="raw")
+    async with open_switch(
+        listen=[host.address()], transports=[host.transport], platform=sim.platform(name), config=config
+    ) as switch:
         raw = RawPeer(switch)
         raw.deaf = deaf
         if protocols:

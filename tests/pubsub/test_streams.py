@@ -398,3 +398,25 @@ def test_cancelled_at_every_step_it_leaves_nothing_behind() -> None:
             assert step > 10
             return
     pytest.fail("too many steps")
+
+
+@simulated(seeds=(1, 2, 3))
+async def test_of_two_connections_the_one_that_both_sides_give_up_ends_and_nothing_is_lost(sim: Sim) -> None:
+    sim.net.quality = LinkQuality(latency=0.05)
+    async with (
+        speaker(sim, "a") as a,
+        speaker(sim, "b") as b,
+        a.pubsub.subscribe(TOPIC),
+        b.pubsub.subscribe(TOPIC) as messages,
+    ):
+        await connect_twice(sim, a, b)
+        await a.pubsub.wait_for_peers(TOPIC)
+        sent = [b"%d" % number for number in range(60)]
+        for payload in sent:
+            await a.pubsub.publish(TOPIC, payload)
+            await trio.sleep(0.1)
+        assert len(a.switch.connections(b.peer)) == len(b.switch.connections(a.peer)) == 1
+        assert [(await anext(messages)).payload for _ in sent] == sent
+        assert a.pubsub.peers(TOPIC) == [b.peer]
+        assert b.pubsub.peers(TOPIC) == [a.peer]
+        assert not [what for what, _ in a.pubsub.counters if "lost" in what]

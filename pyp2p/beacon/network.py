@@ -119,6 +119,8 @@ class BeaconNetwork:
         self._platform = Platform() if platform is None else platform
         self.clock = SlotClock(config.chain, self._platform.wall)
         self.methods = Methods(config.chain, lambda: self.clock.epoch)
+        # What every peer answers is no merit.
+        self._courtesies = frozenset(method.protocol for method in self.methods if method.before_admission)
         self._transports = transports
         self._muxers = muxers
         self._bind = bind
@@ -315,7 +317,9 @@ class BeaconNetwork:
                     gater=gate,
                 )
             )
-            self.reqresp = await enter(open_reqresp(self.switch, limits=config.requests, violated=self._violated))
+            self.reqresp = await enter(
+                open_reqresp(self.switch, limits=config.requests, violated=self._violated, answered=self._answered)
+            )
             self._exchange = Exchange(self.reqresp, self.methods, self.chain, _Us(self))
             self.pubsub = await enter(
                 open_pubsub(
@@ -440,6 +444,10 @@ class BeaconNetwork:
         for joining in self._joining:
             joining.said_goodbye(peer, code)
         self.peering.send_away(peer, GoodbyeReason.CLIENT_SHUTDOWN, parting(code))
+
+    def _answered(self, peer: PeerId, protocol: str) -> None:
+        if protocol not in self._courtesies:
+            self.peering.served(peer)
 
     def _violated(self, error: ProtocolViolation) -> None:
         self.peering.violated(error)

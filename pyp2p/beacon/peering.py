@@ -190,6 +190,10 @@ class Peering:
         assert isinstance(error.peer, PeerId)
         self.report(error.peer, Tolerance.LOW, str(error))
 
+    def served(self, peer: PeerId) -> None:
+        """A peer answered a request in full."""
+        self.manager.served(peer, trio.current_time())
+
     def want_subnet(self, subnet: Subnet, until: float) -> None:
         """Keep a subnet served until then (monotonic seconds)."""
         self.manager.want_subnet(subnet, until)

@@ -54,6 +54,7 @@ Rq = TypeVar("Rq")
 Rs = TypeVar("Rs")
 
 Violated = Callable[[ProtocolViolation], None]
+Answered = Callable[[PeerId, str], None]
 
 # Streams of a peer and protocol beyond those that are served: some that were reset while we still wait in their
 # handlers, and those that are one too many, so that it is us who say so.
@@ -146,6 +147,8 @@ class Response(Generic[Rs]):
         """All came: an end, not a reset."""
         self._over = True
         self._asked.done(self)
+        if self._reader.count:
+            self._asked.answered()
         await self._stream.aclose()
 
     def close(self) -> None:
@@ -202,6 +205,10 @@ class _Asked(Generic[Rq, Rs]):
             if not self._place.borrowed_tokens:
                 self._owner.places.pop((self.peer, self.protocol), None)
             self._place = None
+
+    def answered(self) -> None:
+        """All came, and something."""
+        self._owner.note_answer(self.peer, self.protocol)
 
     def done(self, response: Response[Rs]) -> None:
         """The response is over."""
@@ -294,13 +301,14 @@ class ReqResp:
     `counters`: what happened, by (what, protocol).
     """
 
-    def __init__(self, switch: Switch, limits: Limits, violated: Violated | None) -> None:
+    def __init__(self, switch: Switch, limits: Limits, violated: Violated | None, answered: Answered | None) -> None:
         self.limits = limits
         self.counters: Counter[tuple[str, str]] = Counter()
         self.places: dict[tuple[PeerId, str], trio.CapacityLimiter] = {}  # of requests of ours that run or wait
         self.responses: dict[Response[Any], None] = {}  # that are being read
         self._switch = switch
         self._violated = violated
+        self._answered = answered
         self._asked = Buckets(limits.buckets)
         self._served = Buckets(limits.buckets)
         self._totals: dict[str, Bucket] = {}  # by protocol that we serve
@@ -470,6 +478,11 @@ class ReqResp:
             total = self._totals[method.protocol] = Bucket(method.quota.total, now)
         await _wait_for(total, 1, now)
 
+    def note_answer(self, peer: PeerId, protocol: str) -> None:
+        """A request of ours got a whole answer with something in it."""
+        if self._answered is not None and (crash := call_guarded(self._answered, peer, protocol)) is not None:
+            self.crashed("the judge of answers", protocol, crash)
+
     def note(self, error: RequestFailed) -> None:
         """Count a failure; a violation is told to who keeps the scores."""
         self.counters[type(error).__name__, error.protocol] += 1
@@ -522,14 +535,19 @@ async def _wait_for(bucket: Bucket, count: int, now: float) -> None:
 
 @asynccontextmanager
 async def open_reqresp(
-    switch: Switch, *, limits: Limits | None = None, violated: Violated | None = None
+    switch: Switch,
+    *,
+    limits: Limits | None = None,
+    violated: Violated | None = None,
+    answered: Answered | None = None,
 ) -> AsyncIterator[ReqResp]:
     """Requests and responses on `switch` for the length of the block; leaving it resets what is under way.
 
     `violated(error)` is told of each `ProtocolViolation`, those in requests of others included: `error.peer` did it.
-    What it raises is logged.
+    `answered(peer, protocol)` is told of each request of ours that was answered in full, with a chunk at least. What
+    they raise is logged.
     """
-    reqresp = ReqResp(switch, Limits() if limits is None else limits, violated)
+    reqresp = ReqResp(switch, Limits() if limits is None else limits, violated, answered)
     try:
         yield reqresp
     finally:

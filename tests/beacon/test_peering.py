@@ -8,8 +8,10 @@ import pytest
 import trio
 
 from pyp2p.beacon.config import BeaconConfig
-from pyp2p.beacon.containers import GoodbyeReason
+from pyp2p.beacon.containers import BeaconBlocksByRangeRequest, GoodbyeReason
+from pyp2p.beacon.devchain import make_block
 from pyp2p.beacon.events import DialFailed, PeerConnected, PeerDisconnected, SubnetsChanged
+from pyp2p.beacon.methods import ForkBytes
 from pyp2p.beacon.network import BeaconNetwork
 from pyp2p.beacon.peer_types import PeerConfig
 from pyp2p.beacon.scores import Tolerance
@@ -324,3 +326,24 @@ async def test_statuses_are_compared_with_what_the_application_knows_now(sim: Si
         await trio.sleep(400)
         assert not knows(a, b)
         assert not knows(b, a)
+
+
+@simulated(SEEDS[:1])
+async def test_whoever_gives_blocks_earns_credit_and_whoever_only_greets_none(sim: Sim) -> None:
+    async with beacon(sim, "b") as b, beacon(sim, "a") as a:
+
+        async def answer(connection, request):
+            for _ in range(request.start_slot):
+                block = make_block(b.chain, request.start_slot, bytes(32)).ssz
+                yield ForkBytes(b.chain.at_slot(request.start_slot).digest, block)
+
+        b.serve(b.methods.beacon_blocks_by_range_v2, answer)
+        await meet(a, b)
+        await trio.sleep(60)
+        assert a.peers()[0].score == 0
+        for start, score in ((0, 0), (1, 1)):
+            async with await a.request(
+                b.peer, a.methods.beacon_blocks_by_range_v2, BeaconBlocksByRangeRequest(start, 1)
+            ) as chunks:
+                assert len([chunk async for chunk in chunks]) == start
+            assert a.peers()[0].score == score

@@ -190,7 +190,7 @@ class PeerManager:
         self._judge(peer, score, printable(reason, _SHOWN), now)
 
     def ping_failed(self, peer: PeerId, now: float) -> None:
-        """The peer did not answer a ping in time, or wrongly: four in a short time end the connection."""
+        """The peer did not answer a ping in time, or wrongly: five in a row, 15 s apart, end the connection."""
         self.report(peer, Tolerance.MID, "no answer to a ping", now)
 
     def served(self, peer: PeerId, now: float) -> None:

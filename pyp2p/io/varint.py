@@ -28,10 +28,10 @@ def encode(n: int) -> bytes:
     return bytes(out)
 
 
-def decode(buf: Buffer, offset: int = 0, max_bytes: int = 9) -> tuple[int, int] | None:
+def decode(buf: Buffer, offset: int = 0, max_bytes: int = 9, *, minimal: bool = True) -> tuple[int, int] | None:
     """The value that starts at `offset`, and the offset after it; None when its end has not arrived yet.
 
-    Raises `WireError` when it is not minimal, longer than `max_bytes` (9 or 10), or over 64 bits.
+    Raises `WireError` when it is not `minimal`, longer than `max_bytes` (9 or 10), or over 64 bits.
     """
     end = len(buf)
     if offset < end and (first := buf[offset]) < 0x80:
@@ -41,7 +41,7 @@ def decode(buf: Buffer, offset: int = 0, max_bytes: int = 9) -> tuple[int, int] 
         byte = buf[at]
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            if byte == 0:
+            if byte == 0 and minimal:
                 raise WireError("varint is not minimal")
             if value >= _LIMITS[max_bytes]:
                 raise WireError("varint is over 64 bits")

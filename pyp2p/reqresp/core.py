@@ -48,7 +48,7 @@ class _PayloadBuffer:
 
     def begin(self, framing: Framing, bounds: Bounds, start: int, what: str) -> bool:
         """Judge the length that stands `start` bytes into the data and drop both; False while it is not all there."""
-        head = decode(self.data, start, _LENGTH_BYTES)
+        head = decode(self.data, start, _LENGTH_BYTES, minimal=False)  # a sender should, a reader bears it
         if head is None:
             return False
         length, end = head

@@ -90,6 +90,12 @@ class PeerFacts:
     newer: trio.Event = field(default_factory=trio.Event)  # metadata than we have: a ping said so
     again: trio.Event = field(default_factory=trio.Event)  # its status is to be asked for now
 
+    def update(self, newer: PeerFacts) -> None:
+        """Take over what the peer said on another connection."""
+        self.status = newer.status or self.status
+        self.metadata = newer.metadata or self.metadata
+        self.round_trip = self.round_trip if newer.round_trip is None else newer.round_trip
+
 
 class Exchange:
     """Status, ping, metadata and goodbye over one switch; `facts` of each connection while it lives."""

@@ -168,7 +168,9 @@ class Peering:
     # --- what peers say and do
 
     def learn(self, peer: PeerId, facts: PeerFacts) -> None:
-        """A peer said something new of itself."""
+        """A peer said something new of itself, on one of its connections."""
+        for connection in self._switch.connections(peer):
+            self._exchange.facts(connection).update(facts)
         said = facts.metadata
         if said is None:
             return

@@ -9,6 +9,7 @@ import trio
 from pyp2p.beacon.devchain import dev_chain
 from pyp2p.beacon.events import ForkChanged
 from pyp2p.beacon.peer_types import Subnet, SubnetKind
+from pyp2p.peer.id import PeerId
 from pyp2p.testing import Sim, simulated
 from pyp2p.testing.run import EPOCH
 from tests.sim.beacon import world
@@ -41,7 +42,8 @@ async def test_a_hundred_find_each_other_and_a_fork_in_the_middle_splits_nothing
             assert node.net.enr.eth2 != record.eth2 and node.net.enr.seq > record.seq
             assert len([event for _, event in node.told if isinstance(event, ForkChanged)]) == 1
             assert peers_then <= set(node.peers)  # nobody lost anybody
-        assert all_of_them.fewest() >= TARGET - HEADROOM
+        await all_of_them.slots(15)
+        assert all_of_them.fewest() >= TARGET - HEADROOM  # after 80 s
         assert all_of_them.worst_score() >= 0
 
 
@@ -80,14 +82,18 @@ async def test_a_subnet_whose_peers_all_leave_is_served_again_within_20_slots(si
         await some.slots(5)
         wanting.net.subscribe_subnet(subnet, until)
 
-        def serving() -> int:
-            return wanting.net.peering.manager.served_by(Subnet(SubnetKind.ATTESTATION, subnet))
+        def serving() -> set[PeerId]:
+            wanted = Subnet(SubnetKind.ATTESTATION, subnet)
+            return {
+                each.peer for each in wanting.net.peering.manager.peers(trio.current_time()) if wanted in each.subnets
+            }
 
         await some.slots(20)
-        assert serving() >= 2
+        assert len(serving()) >= 2
         for _ in range(2):  # the second time, those who took their place
-            on_it = {each.peer for each in wanting.net.peers() if subnet in each.attnets}
+            on_it = serving()
             await some.remove([node for node in some.nodes[1:] if node.peer in on_it])
-            assert serving() == 0
+            await trio.sleep(1)
+            assert not serving() & on_it
             await some.slots(20)
-            assert serving() >= 1
+            assert serving()

@@ -308,8 +308,11 @@ def sample_node(peer: Peer, count: int, rate: int, seconds: int) -> Sample:
     sizes = {
         f"MiB {when}": kib / 1024 for when, kib in (("at first", rss[0]), ("at last", rss[-1]), ("most", max(rss)))
     }
-    forwarded = told["heard"] / max(told["published"], 1)
-    return {**sizes, "CPU ms/s": 1_000 * cpu / seconds, "peers lost": told["lost"], "sent on to": forwarded}
+    rates = {
+        "published /s": told["published"] / told["seconds"],
+        "sent on to": told["heard"] / max(told["published"], 1),
+    }
+    return {**sizes, "CPU ms/s": 1_000 * cpu / seconds, "peers lost": told["lost"], **rates}
 
 
 ALONE = ("flat", "fan-out", "router", "discv5 core")  # measures of pyp2p itself

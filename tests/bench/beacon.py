@@ -152,13 +152,14 @@ async def hold(flags: argparse.Namespace) -> None:
         for net in nets:
             await net.switch.connect(flags.target)
         say(held=flags.count)
+        began = trio.current_time()
         if flags.rate:
             for net in nets[:JOINED]:
                 nursery.start_soon(follow, net)
             nursery.start_soon(publish, nets[:JOINED])
         await until_stdin_closes()
         lost = [each for each in nets if not each.switch.connections()]
-        say(published=number, heard=heard, lost=len(lost))
+        say(published=number, heard=heard, lost=len(lost), seconds=trio.current_time() - began)
         nursery.cancel_scope.cancel()
 
 

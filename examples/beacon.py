@@ -12,7 +12,7 @@ import trio
 
 from pyp2p.beacon.config import BeaconConfig
 from pyp2p.beacon.devchain import dev_chain
-from pyp2p.beacon.follow import open_follower
+from pyp2p.beacon.follow import load_blocks, open_follower
 from pyp2p.beacon.network import BeaconNetwork
 
 
@@ -30,7 +30,10 @@ async def main() -> None:
             bootnodes = (maker_net.enr,)
 
             config = BeaconConfig(chain, data=Path(folder) / "node", bootnodes=bootnodes)
-            async with BeaconNetwork(config) as net, open_follower(net, Path(folder) / "blocks") as follower:
+            blocks = await load_blocks(chain, Path(folder) / "blocks")
+            net = BeaconNetwork(config)
+            net.status = blocks.status  # before anybody asks
+            async with net, open_follower(net, blocks) as follower:
                 async with follower.watch() as news:
                     print("joined by", await net.connect_to_network() == maker_net.peer)
                     seen: set[str] = set()
@@ -42,7 +45,7 @@ async def main() -> None:
                         if seen >= {"range", "caught up", "gossip"}:
                             break
                 peer = net.peers()[0]
-                print("its client is", (peer.agent or "").partition("/")[0], "and its score", peer.score)
+                print("its client is", (peer.agent or "").partition("/")[0], "and it earned credit:", peer.score > 0)
                 print("blocks in the folder:", len(list((Path(folder) / "blocks").iterdir())) == len(follower.tree) - 1)
             nursery.cancel_scope.cancel()
 

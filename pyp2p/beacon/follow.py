@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import trio
@@ -24,6 +24,7 @@ from pyp2p.beacon.gossip import GossipMessage
 from pyp2p.beacon.methods import ForkBytes
 from pyp2p.beacon.network import BeaconNetwork
 from pyp2p.beacon.scores import Tolerance
+from pyp2p.beacon.status import ChainStatus
 from pyp2p.errors import NobodyListens, NotSpoken, RequestFailed, WireError, unwrapped
 from pyp2p.io.hub import Hub
 from pyp2p.peer.id import PeerId
@@ -62,18 +63,55 @@ class CaughtUp:
 News = Imported | CaughtUp
 
 
+class Blocks:
+    """The blocks of a chain that we have: a tree, and the folder that keeps them (None: memory only)."""
+
+    def __init__(self, chain: Chain, folder: BlockFolder | None = None) -> None:
+        self.chain = chain
+        self.tree = BlockTree(genesis_block(chain))
+        self.folder = folder
+
+    @property
+    def status(self) -> ChainStatus:
+        """What they make of us: set `BeaconNetwork.status` to it before the network is entered."""
+        head, first = self.tree.head, self.tree.first_slot
+        return ChainStatus(head_root=head.root, head_slot=head.slot, earliest_available_slot=first)
+
+    def read(self) -> None:
+        """Read the folder; what is no block, or built on none, is left out. Blocks for as long as that takes."""
+        for raw in () if self.folder is None else self.folder.blocks():
+            try:
+                block = read_block(self.chain, raw)
+                if block.parent_root in self.tree:
+                    self.tree.add(block)
+            except (WireError, ValueError) as error:
+                logger.warning("block of the folder left out error=%s", error)
+
+
+async def load_blocks(chain: Chain, folder: Path) -> Blocks:
+    """What a folder has of a chain, made when it is not there. Raises `OSError` for one that cannot be."""
+    blocks = await trio.to_thread.run_sync(lambda: Blocks(chain, BlockFolder(folder)))
+    await trio.to_thread.run_sync(blocks.read)
+    return blocks
+
+
 class Follower:
     """Follows and serves one chain; made by `open_follower`. `tree` holds the blocks."""
 
-    def __init__(self, net: BeaconNetwork, folder: BlockFolder | None) -> None:
+    def __init__(self, net: BeaconNetwork, blocks: Blocks) -> None:
         self.net = net
         self.chain: Chain = net.chain
-        self.tree = BlockTree(genesis_block(net.chain))
-        self._folder = folder
+        self.tree = blocks.tree
+        self._blocks = blocks
         self._hub: Hub[News] = Hub(64)
         self._wanted: dict[PeerId, int] = {}  # who has blocks that we lack, and up to which slot
         self._more = trio.Event()
         self._rng = net.switch.platform.rng
+
+    @property
+    def status(self) -> ChainStatus:
+        """What we have of the chain."""
+        return self._blocks.status
 
     def watch(self) -> AbstractAsyncContextManager[AsyncIterator[News]]:
         """What happens to the chain, from now on."""
@@ -135,13 +173,13 @@ class Follower:
         except ValueError as error:
             logger.info("bad block error=%s", error)
             return False
-        head = self.tree.head
-        self.net.status = replace(self.net.status, head_root=head.root, head_slot=head.slot)
+        self.net.status = self.status
         return True
 
     async def _tell(self, block: Block, source: PeerId | None, how: str) -> None:
-        if self._folder is not None:
-            await trio.to_thread.run_sync(self._folder.add, block.slot, block.root, block.ssz)
+        folder = self._blocks.folder
+        if folder is not None:
+            await trio.to_thread.run_sync(folder.add, block.slot, block.root, block.ssz)
         await self._hub.tell(Imported(block, source, how))
 
     # --- catching up
@@ -251,39 +289,19 @@ class Follower:
 
     # --- life
 
-    async def load(self) -> None:
-        """Read the folder; peers that came meanwhile learn what we have."""
-        if self._folder is None:
-            return
-        for block in await trio.to_thread.run_sync(self._kept, self._folder):
-            if block.parent_root in self.tree:
-                self._import(block)
-        if len(self.tree) > 1:
-            self.net.tell_status()
-
-    def _kept(self, folder: BlockFolder) -> list[Block]:
-        """What is in the folder, the lowest slot first; in a thread."""
-        blocks: list[Block] = []
-        for raw in folder.blocks():
-            try:
-                blocks.append(read_block(self.chain, raw))
-            except WireError as error:
-                logger.warning("block of the folder left out error=%s", error)
-        return blocks
-
     def close(self) -> None:
         """Tell nobody any more."""
         self._hub.close()
 
 
 @asynccontextmanager
-async def open_follower(net: BeaconNetwork, folder: Path | None = None) -> AsyncIterator[Follower]:
-    """Follow the chain of a network for the length of the block; `folder` keeps its blocks, None: memory only.
+async def open_follower(net: BeaconNetwork, blocks: Blocks | None = None) -> AsyncIterator[Follower]:
+    """Follow the chain of a running network for the length of the block, from `blocks` on.
 
-    Raises `OSError` for a folder that cannot be.
+    What `load_blocks` read of a folder is kept there; None: begin with nothing, in memory.
     """
-    follower = Follower(net, None if folder is None else BlockFolder(folder))
-    await follower.load()
+    follower = Follower(net, Blocks(net.chain) if blocks is None else blocks)
+    net.status = follower.status
     follower.serve()
     with unwrapped():
         async with trio.open_nursery() as nursery:

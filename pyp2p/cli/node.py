@@ -15,7 +15,7 @@ from typing import Final
 
 import trio
 
-from pyp2p.beacon.follow import Follower, open_follower
+from pyp2p.beacon.follow import Blocks, Follower, load_blocks, open_follower
 from pyp2p.beacon.gossip import GossipMessage
 from pyp2p.beacon.network import BeaconNetwork
 from pyp2p.beacon.stats import NodeStats
@@ -115,10 +115,11 @@ class _Node:
         """The network and what follows its chain. Raises `UsageError` for what the user gave and cannot be."""
         running = False
         try:
+            blocks = await self._blocks(net)  # before anybody asks what we have
             async with net, AsyncExitStack() as stack:
                 follower = None
-                if self._config.made_up:
-                    follower = await stack.enter_async_context(open_follower(net, self._config.blocks))
+                if blocks is not None:
+                    follower = await stack.enter_async_context(open_follower(net, blocks))
                 running = True
                 try:
                     yield follower
@@ -128,6 +129,14 @@ class _Node:
             if running:
                 raise
             raise self._cannot_start(error) from None
+
+    async def _blocks(self, net: BeaconNetwork) -> Blocks | None:
+        if not self._config.made_up:
+            return None
+        folder = self._config.blocks
+        blocks = Blocks(net.chain) if folder is None else await load_blocks(net.chain, folder)
+        net.status = blocks.status
+        return blocks
 
     def _cannot_start(self, error: Exception) -> CommandFailed:
         if isinstance(error, DataInUse):

@@ -77,7 +77,7 @@ EXPECTED = {
         first news by range
         first news by caught up
         first news by gossip
-        its client is pyp2p and its score 0\.0
+        its client is pyp2p and it earned credit: True
         blocks in the folder: True
     """,
     "events": r"""

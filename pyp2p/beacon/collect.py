@@ -9,14 +9,18 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from pyp2p.beacon import labels
+from pyp2p.beacon.clock import SlotClock
 from pyp2p.beacon.gossip import Gossip
-from pyp2p.beacon.stats import ConnectionStats, TopicStats
+from pyp2p.beacon.stats import ConnectionStats, NodeStats, PeerStats, TopicStats
+from pyp2p.beacon.status import ChainStatus
+from pyp2p.discv5.service import Discv5
 from pyp2p.errors import DialFailed
 from pyp2p.peer.address import AddressKind, text
 from pyp2p.pubsub.service import Pubsub
 from pyp2p.reqresp.service import ReqResp
 from pyp2p.switch.connection import Connection
 from pyp2p.switch.events import Connected, Disconnected, SwitchEvent
+from pyp2p.switch.switch import Switch
 from pyp2p.trace import Stage
 
 
@@ -29,6 +33,8 @@ class Totals:
         self.key_types: Counter[tuple[str, str]] = Counter()
         self.dial_errors: Counter[str] = Counter()  # by stage
         self.attempts_failed: Counter[tuple[str, str, str]] = Counter()
+        self.started_at = 0.0  # wall time
+        self.untold = 0  # events that found no room
         self._ended: Counter[str] = Counter()  # bytes and messages of connections that are over
 
     def note(self, event: SwitchEvent) -> None:
@@ -127,3 +133,52 @@ _LOST_DISCOVERY = {"datagrams not sent": "datagrams", "news missed": "news of di
 
 
 _SERVING = ("served", "too many at once", "request too slow", "answer too slow", "crashed")
+
+
+def node_stats(
+    switch: Switch,
+    *,
+    pubsub: Pubsub,
+    gossip: Gossip,
+    reqresp: ReqResp,
+    discovery: Discv5 | None,
+    clock: SlotClock,
+    status: ChainStatus,
+    totals: Totals,
+    peers: Iterable[PeerStats],
+    target_peers: int,
+) -> NodeStats:
+    """Everything, as it is now."""
+    connections = switch.connections()
+    moved = totals.moved(connections)
+    heard: Counter[str] = Counter() if discovery is None else discovery.counters
+    return NodeStats(
+        peer=switch.peer,
+        enr="" if discovery is None else discovery.record.text,
+        addresses=tuple(text(address) for address in switch.multiaddrs),
+        started_at=totals.started_at,
+        slot=clock.slot,
+        head_slot=status.head_slot,
+        finalized_epoch=status.finalized_epoch,
+        fork_digest=clock.period.digest,
+        target_peers=target_peers,
+        connections=tuple(connection_stats(connection) for connection in connections),
+        peers=tuple(peers),
+        topics=tuple(topic_stats(pubsub, gossip)),
+        opened=dict(totals.opened),
+        closed=dict(totals.closed),
+        key_types=dict(totals.key_types),
+        dial_errors=dict(totals.dial_errors),
+        attempts_failed=dict(totals.attempts_failed),
+        gossip=dict(pubsub.counters),
+        gossip_gauges=pubsub.gauges(),
+        requests=request_stats(reqresp),
+        limits=switch.counters,
+        discovery=dict(heard),
+        discovery_gauges={} if discovery is None else discovery.gauges(),
+        dropped=drop_stats(pubsub.counters, heard, totals.untold),
+        bytes_in=moved["bytes_in"],
+        bytes_out=moved["bytes_out"],
+        messages_in=moved["messages_in"],
+        messages_out=moved["messages_out"],
+    )

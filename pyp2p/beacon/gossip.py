@@ -70,6 +70,8 @@ class Gossip:
         a type that does not exist, `ValueError` for a second validator.
         """
         gossip_type(name)
+        if not callable(validator):
+            raise TypeError(f"a validator of {name} is a function of a message, not {validator!r}")
         if name in self._validators:
             raise ValueError(f"gossip {name} has a validator already")
         self._validators[name] = validator
@@ -194,8 +196,8 @@ def _check_subnet(kind: GossipType, subnet: int | None, count: int) -> None:
     if (subnet is None) == bool(kind.subnets):
         wanted = f"needs a subnet from 0 to {count - 1}" if kind.subnets else "has no subnets"
         raise LocalProtocolError(f"{kind.name} {wanted}")
-    if subnet is not None and not 0 <= subnet < count:
-        raise LocalProtocolError(f"{kind.name} has subnets from 0 to {count - 1}, not {subnet}")
+    if subnet is not None and (type(subnet) is not int or not 0 <= subnet < count):
+        raise LocalProtocolError(f"{kind.name} has subnets from 0 to {count - 1}, not {subnet!r}")
 
 
 def topic_filter(chain: Chain) -> Callable[[str], bool]:

@@ -26,6 +26,7 @@ from pyp2p.switch.switch import Switch
 
 logger = logging.getLogger("pyp2p.beacon")
 
+_NOBODY = "no bootstrap node is named, and the chain has none"
 _AGAIN = 5.0  # seconds until a bootstrap node that was not reached is tried again
 
 
@@ -148,16 +149,26 @@ def _tried(error: Exception) -> Exception | None:
     return None if isinstance(error, BackingOff) else error
 
 
-def parse_bootstraps(given: Iterable[Known]) -> list[Bootstrap]:
-    """What is named, each peer once. Raises `ValueError` for none, `InvalidEnr` or `InvalidMultiaddr` for what is
-    neither a record nor an address that ends with `/p2p`.
+def parse_bootstraps(given: Iterable[Known], us: PeerId) -> list[Bootstrap]:
+    """What is named, each peer once and not we ourselves.
+
+    Raises `ValueError` when nobody is left, `TypeError` for one in place of a list and for what is no text,
+    `InvalidEnr` or `InvalidMultiaddr` for what is neither a record nor an address that ends with `/p2p`.
     """
+    if isinstance(given, str | Enr | Multiaddr):
+        raise TypeError("bootstrap nodes are a list of records and addresses: [...] around the one")
     found: dict[PeerId, Bootstrap] = {}
+    ourselves = False
     for each in given:
+        if not isinstance(each, str | Enr | Multiaddr):
+            raise TypeError(f"a bootstrap node is a record or an address, not {each!r}")
         named = named_peer(each)
+        if named.peer == us:
+            ourselves = True
+            continue
         known = found.setdefault(named.peer, Bootstrap(named.peer, None, ()))
         known.record = named.record or known.record
         known.addrs = tuple(dict.fromkeys((*known.addrs, *named.addrs)))
     if not found:
-        raise ValueError("no bootstrap node is named, and the chain has none")
+        raise ValueError("the only bootstrap node is this node itself" if ourselves else _NOBODY)
     return list(found.values())

@@ -14,7 +14,6 @@ dialer, which topics live for `gossip.py`, what a status is worth for `status.py
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -26,7 +25,7 @@ import trio
 
 from pyp2p.beacon.book import open_book
 from pyp2p.beacon.clock import SlotClock
-from pyp2p.beacon.collect import Totals, connection_stats, drop_stats, request_stats, topic_stats
+from pyp2p.beacon.collect import Totals, node_stats
 from pyp2p.beacon.config import BeaconConfig
 from pyp2p.beacon.containers import GoodbyeReason, MetaDataV3, StatusV1, StatusV2
 from pyp2p.beacon.events import (
@@ -44,10 +43,11 @@ from pyp2p.beacon.joining import Joining, parse_bootstraps
 from pyp2p.beacon.local import DataFolder, MetadataSeq, open_data
 from pyp2p.beacon.methods import Methods
 from pyp2p.beacon.own import OwnSubnets, record_entries, same_network
+from pyp2p.beacon.parts import Part
 from pyp2p.beacon.peer_types import Discover, Subnet, SubnetKind
 from pyp2p.beacon.peering import Peering
 from pyp2p.beacon.peers import PeerManager
-from pyp2p.beacon.scores import Tolerance
+from pyp2p.beacon.scores import DISCONNECT_AT, Tolerance
 from pyp2p.beacon.scoring import score_params
 from pyp2p.beacon.stats import NodeStats, PeerStats
 from pyp2p.beacon.status import LATE, ChainStatus, FinalizedRoot, irrelevance
@@ -66,18 +66,18 @@ from pyp2p.peer.id import PeerId
 from pyp2p.peer.keys import Identity, KeyType
 from pyp2p.platform import Platform
 from pyp2p.pubsub.params import Thresholds, eth2_params
-from pyp2p.pubsub.service import open_pubsub
+from pyp2p.pubsub.service import Pubsub, open_pubsub
 from pyp2p.pubsub.signing import StrictNoSign
 from pyp2p.pubsub.snappy import Snappy
 from pyp2p.reqresp.answer import Handler
 from pyp2p.reqresp.declare import Method
-from pyp2p.reqresp.service import Response, open_reqresp
+from pyp2p.reqresp.service import ReqResp, Response, open_reqresp
 from pyp2p.switch.connection import Connection
 from pyp2p.switch.events import Disconnected, Identified
 from pyp2p.switch.facts import SHUTDOWN
 from pyp2p.switch.gater import BlockList
 from pyp2p.switch.service import Service
-from pyp2p.switch.switch import open_switch
+from pyp2p.switch.switch import Switch, open_switch
 from pyp2p.transports.base import Transport
 
 logger = logging.getLogger("pyp2p.beacon")
@@ -103,6 +103,15 @@ class BeaconNetwork:
     that are not to be had, `DataInUse`, `KeyFileError`, `InvalidEnr` and `InvalidMultiaddr` for peers that are none.
     """
 
+    switch = Part[Switch]()
+    pubsub = Part[Pubsub]()
+    gossip = Part[Gossip]()
+    reqresp = Part[ReqResp]()
+    peering = Part[Peering]()
+    _nursery = Part[trio.Nursery]()
+    _subnets = Part[OwnSubnets]()
+    _exchange = Part[Exchange]()
+
     def __init__(
         self,
         config: BeaconConfig,
@@ -114,7 +123,7 @@ class BeaconNetwork:
     ) -> None:
         self.config = config
         self.chain = config.chain
-        self.status = ChainStatus()
+        self._status = ChainStatus()
         self.finalized_root: FinalizedRoot | None = None
         self._platform = Platform() if platform is None else platform
         self.clock = SlotClock(config.chain, self._platform.wall)
@@ -126,10 +135,8 @@ class BeaconNetwork:
         self._bind = bind
         self._hub: Hub[NetworkEvent] = Hub(config.events)
         self._handshakes = Handshakes(self._refuse, self._warn)
-        self._handshakes.add(Handshake("status", self._greet, 0, goodbye=GoodbyeReason.FAULT))
         self._totals = Totals()
         self._to_tell, self._told = trio.open_memory_channel[NetworkEvent](_TO_TELL)
-        self._untold = 0
         self._resubscribe = trio.Event()
         self._joining: list[Joining] = []
         self._said: MetaDataV3 | None = None
@@ -150,6 +157,17 @@ class BeaconNetwork:
         return await self._life.__aexit__(kind, error, traceback)
 
     # --- who and where we are
+
+    @property
+    def status(self) -> ChainStatus:
+        """What the application knows of the chain, which it sets. Raises `TypeError` for anything else."""
+        return self._status
+
+    @status.setter
+    def status(self, status: ChainStatus) -> None:
+        if not isinstance(status, ChainStatus):
+            raise TypeError(f"status is a ChainStatus, not {status!r}")
+        self._status = status
 
     @property
     def peer(self) -> PeerId:
@@ -174,7 +192,7 @@ class BeaconNetwork:
         `InvalidMultiaddr` for bootstrap nodes that are none. Cancelling stops trying.
         """
         given = [*self.config.bootnodes, *self.chain.bootnodes] if bootstrap is None else bootstrap
-        joining = Joining(self.switch, self.discovery, parse_bootstraps(given), self._nursery)
+        joining = Joining(self.switch, self.discovery, parse_bootstraps(given, self.peer), self._nursery)
         self._joining.append(joining)
         try:
             return await joining.run(seconds)
@@ -201,8 +219,10 @@ class BeaconNetwork:
 
     def report(self, peer: PeerId, tolerance: Tolerance, reason: str) -> None:
         """A peer did something wrong, the application says; `reason` is for people. The peer manager draws the
-        consequences: see `Tolerance`.
+        consequences: see `Tolerance`. Raises `TypeError` for what is no peer id, or no `Tolerance`.
         """
+        if not isinstance(peer, PeerId) or not isinstance(tolerance, Tolerance):
+            raise TypeError(f"report({peer!r}, {tolerance!r}, ...): a PeerId and a Tolerance are needed")
         self.peering.report(peer, tolerance, reason)
 
     def subscribe_subnet(self, subnet: int, until: int) -> None:
@@ -226,38 +246,17 @@ class BeaconNetwork:
 
     def stats(self) -> NodeStats:
         """How things stand."""
-        connections, clock, status = self.switch.connections(), self.clock, self.status
-        moved, pubsub, discovery = self._totals.moved(connections), self.pubsub, self.discovery
-        heard: Counter[str] = Counter() if discovery is None else discovery.counters
-        return NodeStats(
-            peer=self.peer,
-            enr="" if discovery is None else discovery.record.text,
-            addresses=tuple(text(address) for address in self.switch.multiaddrs),
-            started_at=self._started_at,
-            slot=clock.slot,
-            head_slot=status.head_slot,
-            finalized_epoch=status.finalized_epoch,
-            fork_digest=clock.period.digest,
+        return node_stats(
+            self.switch,
+            pubsub=self.pubsub,
+            gossip=self.gossip,
+            reqresp=self.reqresp,
+            discovery=self.discovery,
+            clock=self.clock,
+            status=self.status,
+            totals=self._totals,
+            peers=self.peers(),
             target_peers=self.config.peers.target,
-            connections=tuple(connection_stats(connection) for connection in connections),
-            peers=tuple(self.peers()),
-            topics=tuple(topic_stats(pubsub, self.gossip)),
-            opened=dict(self._totals.opened),
-            closed=dict(self._totals.closed),
-            key_types=dict(self._totals.key_types),
-            dial_errors=dict(self._totals.dial_errors),
-            attempts_failed=dict(self._totals.attempts_failed),
-            gossip=dict(pubsub.counters),
-            gossip_gauges=pubsub.gauges(),
-            requests=request_stats(self.reqresp),
-            limits=self.switch.counters,
-            discovery=dict(heard),
-            discovery_gauges={} if discovery is None else discovery.gauges(),
-            dropped=drop_stats(pubsub.counters, heard, self._untold),
-            bytes_in=moved["bytes_in"],
-            bytes_out=moved["bytes_out"],
-            messages_in=moved["messages_in"],
-            messages_out=moved["messages_out"],
         )
 
     # --- requests
@@ -302,7 +301,7 @@ class BeaconNetwork:
             enter = stack.enter_async_context
             folder = None if config.data is None else stack.enter_context(open_data(config.data, platform=world))
             identity = config.identity or _identity(folder, world)
-            self._started_at = world.wall()
+            self._totals.started_at = world.wall()
             self._seq = MetadataSeq() if folder is None else folder.metadata
             self._subnets = OwnSubnets(self.chain, node_id(identity.public_key.data), config.long_lived_subnets)
             self._attnets = self._subnets.at(self.clock.slot)
@@ -352,6 +351,7 @@ class BeaconNetwork:
                 discover=self._search_subnet,
                 nursery=self._nursery,
             )
+            self._handshakes.add(Handshake("status", self._exchange.greet, 0, goodbye=GoodbyeReason.FAULT))
             self._handshakes.add(Handshake("place", self.peering.find_place, -1))
             self.switch.attach(
                 Service(
@@ -433,16 +433,16 @@ class BeaconNetwork:
             except DiscoveryError as error:
                 await self._warn(f"no search for {subnet.kind.name.lower()} subnet {subnet.number}: {error}")
 
-    async def _greet(self, connection: Connection) -> None:
-        await self._exchange.greet(connection)
-
     async def _refuse(self, connection: Connection, code: int) -> None:
         await self._exchange.say_goodbye(connection, code)
 
     def said_goodbye(self, peer: PeerId, code: int) -> None:
         """A peer leaves; for the exchange."""
-        for joining in self._joining:
-            joining.said_goodbye(peer, code)
+        if (
+            self.peering.manager.score(peer, trio.current_time()) > DISCONNECT_AT
+        ):  # else it is we who have no use for it
+            for joining in self._joining:
+                joining.said_goodbye(peer, code)
         self.peering.send_away(peer, GoodbyeReason.CLIENT_SHUTDOWN, parting(code))
 
     def _answered(self, peer: PeerId, protocol: str) -> None:
@@ -461,7 +461,7 @@ class BeaconNetwork:
         try:
             self._to_tell.send_nowait(event)
         except trio.WouldBlock:
-            self._untold += 1
+            self._totals.untold += 1
 
     async def _relay(self, task_status: trio.TaskStatus[None]) -> None:
         task_status.started()

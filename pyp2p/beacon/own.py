@@ -8,7 +8,7 @@ subscription", "ENR structure"; fulu/p2p-interface.md.
 from __future__ import annotations
 
 from pyp2p.beacon.chain import Chain
-from pyp2p.beacon.containers import ATTESTATION_SUBNET_COUNT, ATTNETS, SYNCNETS, ENRForkID
+from pyp2p.beacon.containers import ATTESTATION_SUBNET_COUNT, ATTNETS, FAR_FUTURE_EPOCH, SYNCNETS, ENRForkID
 from pyp2p.beacon.subnets import attestation_subnets
 from pyp2p.discv5.enr import Enr, Value
 from pyp2p.errors import LocalProtocolError, WireError
@@ -25,8 +25,10 @@ class OwnSubnets:
 
     def want(self, subnet: int, until: int) -> None:
         """Be on a subnet until a slot, the later of those that were named. Raises `LocalProtocolError`."""
-        if not 0 <= subnet < ATTESTATION_SUBNET_COUNT:
-            raise LocalProtocolError(f"attestation subnets are 0 to {ATTESTATION_SUBNET_COUNT - 1}, not {subnet}")
+        if type(subnet) is not int or not 0 <= subnet < ATTESTATION_SUBNET_COUNT:
+            raise LocalProtocolError(f"attestation subnets are 0 to {ATTESTATION_SUBNET_COUNT - 1}, not {subnet!r}")
+        if type(until) is not int or not 0 <= until <= FAR_FUTURE_EPOCH:
+            raise LocalProtocolError(f"a slot is a number of 64 bits, not {until!r}")
         self._wishes[subnet] = max(until, self._wishes.get(subnet, until))
 
     def at(self, slot: int) -> frozenset[int]:

@@ -127,6 +127,10 @@ class Validators:
         reason = f"it answered {said[0]!r}" if error is None and said else repr(error)
         self._counters["validator failed", topic] += 1
         self._failures.log(
-            trio.current_time(), "validator failed topic=%s error=%s", printable(topic), printable(reason, 300)
+            trio.current_time(),
+            "validator failed topic=%s error=%s",
+            printable(topic),
+            printable(reason, 300),
+            level=logging.ERROR,  # a bug of the application, which costs it its messages
         )
         return Verdict.IGNORE

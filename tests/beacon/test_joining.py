@@ -7,6 +7,7 @@ from pyp2p.beacon.containers import GoodbyeReason
 from pyp2p.beacon.handshakes import Handshake, NotWelcome
 from pyp2p.beacon.joining import parse_bootstraps
 from pyp2p.beacon.network import JOIN_SECONDS
+from pyp2p.beacon.scores import Tolerance
 from pyp2p.errors import InvalidEnr, InvalidMultiaddr, JoinFailed
 from pyp2p.peer.address import text
 from pyp2p.testing import Sim, simulated
@@ -225,7 +226,31 @@ async def test_cancelling_stops_trying(sim: Sim) -> None:
 
 def test_a_node_that_is_named_twice_is_one() -> None:
     both = record("both", tcp=9000)
-    (one,) = parse_bootstraps([f"/ip4/{LOST}/tcp/9001/p2p/{both.peer_id}", both, both.text])
+    (one,) = parse_bootstraps([f"/ip4/{LOST}/tcp/9001/p2p/{both.peer_id}", both, both.text], identity("us").peer)
     assert one.record is not None
     assert sorted(map(text, one.addrs)) == [f"/ip4/{LOST}/tcp/9000", f"/ip4/{LOST}/tcp/9001"]
     assert str(one) == f"{both.peer_id}: not asked in discovery; dial: not over in time"
+
+
+@simulated(SEEDS[:1])
+async def test_a_bootstrap_node_that_we_threw_out_is_not_reached(sim: Sim) -> None:
+    async with beacon(sim, "a") as a, beacon(sim, "b") as b:
+        for _ in range(12):
+            b.report(a.peer, Tolerance.LOW, "bad")
+        with pytest.raises(JoinFailed, match="place: the peer is banned"):
+            await b.connect_to_network([text(a.switch.multiaddrs[0])])
+        assert not b.peers()
+
+
+@simulated(SEEDS[:1])
+async def test_what_is_no_list_of_bootstrap_nodes_is_refused_in_words(sim: Sim) -> None:
+    async with beacon(sim, "a") as a:
+        own = text(a.switch.multiaddrs[0])
+        for given, error, words in (
+            (own, TypeError, "a list of records and addresses"),
+            ([5], TypeError, "a record or an address, not 5"),
+            ([own], ValueError, "this node itself"),
+            ([], ValueError, "no bootstrap node"),
+        ):
+            with pytest.raises(error, match=words):
+                await a.connect_to_network(given)

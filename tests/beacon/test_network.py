@@ -19,9 +19,10 @@ from pyp2p.beacon.containers import BeaconBlocksByRangeRequest, ENRForkID, Goodb
 from pyp2p.beacon.events import ForkChanged, PeerConnected, PeerDisconnected
 from pyp2p.beacon.follow import open_follower
 from pyp2p.beacon.network import BeaconNetwork
+from pyp2p.beacon.scores import Tolerance
 from pyp2p.beacon.stats import NodeStats
 from pyp2p.discv5.enr import Enr
-from pyp2p.errors import DataInUse
+from pyp2p.errors import DataInUse, LocalProtocolError
 from pyp2p.muxers.mplex import Mplex
 from pyp2p.reqresp.core import request_bytes
 from pyp2p.testing import Sim, run_sim, simulated
@@ -527,3 +528,33 @@ def _started(script: Path, data: Path) -> subprocess.Popen:
 async def _joined(net: BeaconNetwork, record: str) -> str:
     await net.connect_to_network([record])
     return record
+
+
+def test_what_is_there_in_the_block_only_says_so_before() -> None:
+    net = BeaconNetwork(BeaconConfig(chain()))
+    for use in (net.peers, net.stats, lambda: net.gossip, lambda: net.peer, lambda: net.subscribe_subnet(1, 5)):
+        with pytest.raises(LocalProtocolError, match="is there once the network runs"):
+            use()
+    with pytest.raises(TypeError, match="a ChainStatus, not None"):
+        net.status = None
+
+
+@simulated(SEEDS[:1])
+async def test_arguments_that_are_none_are_refused_at_the_call_and_end_nothing(sim: Sim) -> None:
+    async with beacon(sim, "a") as a:
+        for subnet in (1.5, True, "x", None, -1, 64):
+            with pytest.raises(LocalProtocolError, match="attestation subnets are 0 to 63"):
+                a.subscribe_subnet(subnet, 100)
+            with pytest.raises(LocalProtocolError, match="subnet"):
+                async with a.gossip.subscribe("beacon_attestation", subnet):
+                    pass
+        for until in (None, -1, 1.5, 2**70, True):
+            with pytest.raises(LocalProtocolError, match="a slot is"):
+                a.subscribe_subnet(1, until)
+        with pytest.raises(TypeError, match="function of a message"):
+            a.gossip.validate("beacon_block", None)
+        for peer, tolerance in ((None, Tolerance.LOW), (a.peer, "LOW")):
+            with pytest.raises(TypeError, match="a PeerId and a Tolerance"):
+                a.report(peer, tolerance, "bad")
+        await trio.sleep(60)
+        assert a.peers() == []

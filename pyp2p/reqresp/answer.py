@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from math import inf
 from typing import Any, Generic, Protocol, TypeVar
 
 import trio
 
-from pyp2p.errors import Decline, LocalProtocolError, ProtocolViolation, RemoteError, RequestFailed
+from pyp2p.errors import Decline, LocalProtocolError, ProtocolViolation, RemoteError, RequestFailed, printable
 from pyp2p.io.guard import run_guarded
 from pyp2p.peer.id import PeerId
 from pyp2p.reqresp.core import INVALID_REQUEST, SERVER_ERROR, RequestReader, ResponseWriter
@@ -101,14 +101,11 @@ class Answer(Generic[Rq, Rs]):
             if writer.count < method.least:
                 raise LocalProtocolError(f"the handler gave {writer.count} chunks, at least {method.least} are due")
 
-        async with aclosing(handler(stream.connection, request)) as chunks:
+        async with aclosing(_generator(handler(stream.connection, request))) as chunks:
             while not writer.full:
                 error = await run_guarded(step)
                 if error is not None:
-                    if not isinstance(error, Decline):
-                        owner.crashed("handler", method.protocol, error)
-                        error = Decline(SERVER_ERROR, "internal error")
-                    await self._decline(error)
+                    await self._failed(error)
                     return
                 if not made:
                     return
@@ -129,12 +126,31 @@ class Answer(Generic[Rq, Rs]):
         await self._owner.pay(self._stream.peer, self._method)
         self.scope.deadline = trio.current_time() + left
 
+    async def _failed(self, error: Exception) -> None:
+        """End the answer with what the handler raised: its refusal, or a server error without its secrets."""
+        if not isinstance(error, Decline):
+            self._owner.crashed("handler", self._method.protocol, error)
+            error = Decline(SERVER_ERROR, "internal error")
+        await self._decline(error)
+
     async def _decline(self, why: Decline) -> None:
         data = ResponseWriter(self._method, 0).error(why.code, why.text)
         if data:
             await self._stream.send_all(data)
         else:
             self._stream.reset()
+
+
+async def _generator(answer: object) -> AsyncGenerator[Any, None]:
+    """What a handler returned, as what it should be."""
+    if isinstance(answer, AsyncGenerator):
+        async with aclosing(answer) as chunks:
+            async for chunk in chunks:
+                yield chunk
+        return
+    if isinstance(answer, Coroutine):
+        answer.close()
+    raise LocalProtocolError(f"a handler is an async generator function, this one returned {printable(repr(answer))}")
 
 
 def gone(stream: MuxedStream) -> bool:

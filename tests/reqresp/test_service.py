@@ -228,6 +228,19 @@ async def test_a_handler_that_fails_is_a_server_error_without_its_secrets(sim: S
 
 
 @simulated(seeds=(1,))
+async def test_what_is_no_async_generator_is_a_handler_that_failed(sim: Sim) -> None:
+    async def coroutine(connection, request):
+        return [bytes(8)]
+
+    for handler in (coroutine, lambda connection, request: [bytes(8)]):
+        async with duo(sim) as (client, server):
+            server.reqresp.serve(PING, handler)
+            with pytest.raises(PeerDeclined, match="internal error"):
+                await client.reqresp.ask(server.peer, PING, bytes(8))
+            assert server.count("crashed", PING) == 1
+
+
+@simulated(seeds=(1,))
 async def test_without_result_bytes_a_handler_that_declines_resets(sim: Sim) -> None:
     async def declines(connection, request):
         raise Decline(1)

@@ -3,6 +3,7 @@
 from pyp2p.errors import (
     AdmissionRefused,
     AlreadyPublished,
+    AnswerLate,
     Attempt,
     BackingOff,
     ConnectFailed,
@@ -85,6 +86,7 @@ __all__ = [
     "AdmissionRefused",
     "AllowAll",
     "AlreadyPublished",
+    "AnswerLate",
     "Attempt",
     "BackingOff",
     "Backoff",

@@ -348,6 +348,10 @@ class NetworkFailure(RequestFailed):
     """No connection, no answer in time, a stream that was reset: nobody broke a rule."""
 
 
+class AnswerLate(NetworkFailure):
+    """No whole answer within the deadline."""
+
+
 class NotSpoken(NetworkFailure):
     """The peer does not speak the protocol that was asked for."""
 

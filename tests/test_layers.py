@@ -45,6 +45,7 @@ AWAITING = {
     "beacon/joining.py",
     "beacon/network.py",
     "beacon/peering.py",
+    "beacon/upkeep.py",
     "beacon/scrape.py",
     "io/guard.py",
     "io/handshake.py",

@@ -67,6 +67,8 @@ class BeaconConfig:
             raise ValueError(f"custody_group_count is 0 to {NUMBER_OF_CUSTODY_GROUPS}, not {self.custody_group_count}")
         if self.identity is not None and self.identity.public_key.type is not KeyType.SECP256K1:
             raise ValueError("identity: a beacon node has a key of type secp256k1")
+        if not self.switch.identify:
+            raise ValueError("switch.identify: a beacon node asks its peers who they are")
         for name in ("dials", "events"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")

@@ -52,6 +52,7 @@ class SubnetsChanged:
     """We are on other subnets, and say so under these numbers."""
 
     attnets: tuple[int, ...]
+    syncnets: tuple[int, ...]
     metadata_seq: int
 
 

@@ -61,6 +61,7 @@ class Gossip:
         self._validators: dict[str, GossipValidator] = {}
         self._followed: dict[_Key, list[trio.MemorySendChannel[GossipMessage]]] = {}
         self._reading: dict[Topic, trio.CancelScope] = {}
+        self.on_change: Callable[[], None] = lambda: None  # called when another type or subnet is read
         self.accepted: dict[str, tuple[int, int]] = {}  # messages and bytes by topic, of those that we follow
 
     def validate(self, name: str, validator: GossipValidator) -> None:
@@ -91,6 +92,7 @@ class Gossip:
         send, receive = trio.open_memory_channel[GossipMessage](capacity)
         self._followed.setdefault((name, subnet), []).append(send)
         self._compare()
+        self.on_change()
         try:
             async with send, receive:
                 yield receive
@@ -100,6 +102,7 @@ class Gossip:
             if not readers:
                 del self._followed[name, subnet]
                 self._compare()
+                self.on_change()
 
     async def publish(self, name: str, payload: bytes, subnet: int | None = None) -> Published:
         """Publish SSZ bytes on the topic of the current fork digest; see `Pubsub.publish` for who took it.

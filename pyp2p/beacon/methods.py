@@ -35,7 +35,7 @@ from pyp2p.beacon.containers import (
 )
 from pyp2p.beacon.ssz import SszType
 from pyp2p.beacon.topics import DIGEST_BYTES, GOSSIP_TYPES
-from pyp2p.errors import WireError
+from pyp2p.errors import LocalProtocolError, WireError
 from pyp2p.reqresp.codec import Bounds, ByContext, Kind
 from pyp2p.reqresp.declare import Deadlines, Method
 from pyp2p.reqresp.frames import SnappyFrames
@@ -59,37 +59,54 @@ class ForkBytes:
 Complaint = Callable[[Any, ForkBytes, ForkBytes | None], str | None]
 
 
-def _per(seconds: float, chunks: float, peers: int = 16) -> Quota:
+@dataclass(frozen=True, slots=True)
+class _Share:
     """So many chunks in so many seconds of one peer, and `peers` times that of all."""
-    return Quota(Rate(chunks / seconds, chunks), Rate(peers * chunks / seconds, peers * chunks))
+
+    seconds: float
+    chunks: float
+    peers: int = 16
+
+    def quota(self, ceiling: int) -> Quota:
+        """The quota of a method whose answers have up to `ceiling` chunks: one that may be asked for is never held
+        up by the rate alone.
+        """
+        rate, burst = self.chunks / self.seconds, max(self.chunks, float(ceiling))
+        return Quota(Rate(rate, burst), Rate(self.peers * rate, self.peers * burst))
 
 
 _EVERYBODY: Final = 1024  # peers: as many as may be connected
+
 # What a peer may have of us, and what we ask of a peer. Clients ship such figures: a node that syncs gets its blocks,
 # one that floods gets no more than these. What admission and every peer's pings need is cheap, and there for all:
 # the waits that others make would fail handshakes and pings of peers that do nothing wrong.
 QUOTAS: Final = {
-    "status": _per(15.0, 5, _EVERYBODY),
-    "goodbye": _per(10.0, 1, _EVERYBODY),
-    "ping": _per(10.0, 2, _EVERYBODY),
-    "metadata": _per(5.0, 2, _EVERYBODY),
-    "beacon_blocks_by_range": _per(10.0, 1024, 4),
-    "beacon_blocks_by_root": _per(10.0, 128, 8),
-    "beacon_blocks_by_head": _per(10.0, 128, 8),
-    "blob_sidecars_by_range": _per(10.0, 768, 4),
-    "blob_sidecars_by_root": _per(10.0, 128, 8),
-    "data_column_sidecars_by_range": _per(10.0, 2048, 4),
-    "data_column_sidecars_by_root": _per(10.0, 512, 8),
-    "light_client_bootstrap": _per(10.0, 1),
-    "light_client_updates_by_range": _per(10.0, 128, 4),
-    "light_client_finality_update": _per(10.0, 1),
-    "light_client_optimistic_update": _per(10.0, 1),
+    "status": _Share(15.0, 5, _EVERYBODY),
+    "goodbye": _Share(10.0, 1, _EVERYBODY),
+    "ping": _Share(10.0, 2, _EVERYBODY),
+    "metadata": _Share(5.0, 2, _EVERYBODY),
+    "beacon_blocks_by_range": _Share(10.0, 1024, 4),
+    "beacon_blocks_by_root": _Share(10.0, 128, 8),
+    "beacon_blocks_by_head": _Share(10.0, 128, 8),
+    "blob_sidecars_by_range": _Share(10.0, 768, 4),
+    "blob_sidecars_by_root": _Share(10.0, 128, 8),
+    "data_column_sidecars_by_range": _Share(10.0, 16384, 4),
+    "data_column_sidecars_by_root": _Share(10.0, 16384, 4),
+    "light_client_bootstrap": _Share(10.0, 1),
+    "light_client_updates_by_range": _Share(10.0, 128, 4),
+    "light_client_finality_update": _Share(10.0, 1),
+    "light_client_optimistic_update": _Share(10.0, 1),
 }
 
 
 def _kind(name: str, ssz: SszType[T], check: Callable[[T], None] | None = None) -> Kind[T]:
     def encode(value: T) -> bytes:
         ssz.check(value, name)
+        if check is not None:
+            try:
+                check(value)
+            except WireError as error:
+                raise LocalProtocolError(str(error)) from None
         return ssz.encode(value)
 
     def decode(payload: bytes) -> T:
@@ -106,7 +123,8 @@ def _fork_bytes(name: str, digest: bytes, bounds: Bounds) -> Kind[ForkBytes]:
 
 
 def _method(name: str, version: int, request: Kind[Any] | None, response: Any, **more: Any) -> Method[Any, Any]:
-    return Method(FAMILY, name, version, SSZ_SNAPPY, request, response, quota=QUOTAS[name], **more)
+    quota = QUOTAS[name].quota(more.get("ceiling", 1))
+    return Method(FAMILY, name, version, SSZ_SNAPPY, request, response, quota=quota, **more)
 
 
 class Methods:
@@ -228,7 +246,8 @@ class Methods:
             about="blob sidecars by block root and index",
         )
         column = self._by_fork("DataColumnSidecar", _bounds("data_column_sidecar"), "fulu")
-        columns = blocks * NUMBER_OF_COLUMNS
+        fulu = [each.limits for each in self._chain.schedule if FORKS.index(each.fork) >= FORKS.index("fulu")]
+        columns = max((each.max_request_blocks for each in fulu), default=blocks) * NUMBER_OF_COLUMNS
         self.data_column_sidecars_by_range_v1 = _method(
             "data_column_sidecars_by_range",
             1,

@@ -30,10 +30,8 @@ from pyp2p.beacon.config import BeaconConfig
 from pyp2p.beacon.containers import GoodbyeReason, MetaDataV3, StatusV1, StatusV2
 from pyp2p.beacon.events import (
     DialFailed,
-    ForkChanged,
     NetworkEvent,
     PeerDisconnected,
-    SubnetsChanged,
     Warned,
 )
 from pyp2p.beacon.exchange import Exchange, PeerFacts, goodbye_text, parting
@@ -42,19 +40,20 @@ from pyp2p.beacon.handshakes import Handshake, Handshakes
 from pyp2p.beacon.joining import Joining, parse_bootstraps
 from pyp2p.beacon.local import DataFolder, MetadataSeq, open_data
 from pyp2p.beacon.methods import Methods
-from pyp2p.beacon.own import OwnSubnets, record_entries, same_network
+from pyp2p.beacon.own import OwnSubnets
 from pyp2p.beacon.parts import Part
-from pyp2p.beacon.peer_types import Discover, Subnet, SubnetKind
+from pyp2p.beacon.peer_types import Discover
 from pyp2p.beacon.peering import Peering
 from pyp2p.beacon.peers import PeerManager
 from pyp2p.beacon.scores import DISCONNECT_AT, Tolerance
 from pyp2p.beacon.scoring import score_params
 from pyp2p.beacon.stats import NodeStats, PeerStats
-from pyp2p.beacon.status import LATE, ChainStatus, FinalizedRoot, irrelevance
+from pyp2p.beacon.status import ChainStatus, FinalizedRoot, irrelevance
 from pyp2p.beacon.topics import max_payload
+from pyp2p.beacon.upkeep import Upkeep
 from pyp2p.dialer.service import Failed, SearchFailed, open_dialer
 from pyp2p.dialer.tables import DialerConfig
-from pyp2p.discv5.candidates import Candidate, Known, named_peer, random_nodes, subnet_nodes
+from pyp2p.discv5.candidates import Candidate, Known, named_peer
 from pyp2p.discv5.enr import Enr, Value, node_id
 from pyp2p.discv5.service import Bind, Discv5, open_discv5
 from pyp2p.errors import DiscoveryError, LocalProtocolError, ProtocolViolation, describe, printable, unwrapped
@@ -109,7 +108,7 @@ class BeaconNetwork:
     reqresp = Part[ReqResp]()
     peering = Part[Peering]()
     _nursery = Part[trio.Nursery]()
-    _subnets = Part[OwnSubnets]()
+    _upkeep = Part[Upkeep]()
     _exchange = Part[Exchange]()
 
     def __init__(
@@ -137,9 +136,8 @@ class BeaconNetwork:
         self._handshakes = Handshakes(self._refuse, self._warn)
         self._totals = Totals()
         self._to_tell, self._told = trio.open_memory_channel[NetworkEvent](_TO_TELL)
-        self._resubscribe = trio.Event()
         self._joining: list[Joining] = []
-        self._said: MetaDataV3 | None = None
+        self._all_told = trio.Event()  # of what the switch had to tell
         self.discovery: Discv5 | None = None
         self._life: AbstractAsyncContextManager[None] | None = None
 
@@ -232,10 +230,7 @@ class BeaconNetwork:
         To read what comes, use `gossip.subscribe("beacon_attestation", subnet)`. Raises `LocalProtocolError` for a
         subnet that does not exist.
         """
-        self._subnets.want(subnet, until)
-        seconds = self.clock.seconds_until(until)
-        self.peering.want_subnet(Subnet(SubnetKind.ATTESTATION, subnet), trio.current_time() + seconds)
-        self._resubscribe.set()
+        self._upkeep.want(subnet, until)
 
     def watch(self) -> AbstractAsyncContextManager[AsyncIterator[NetworkEvent]]:
         """Subscribe to events: `async with net.watch() as events: async for event in events`.
@@ -302,10 +297,9 @@ class BeaconNetwork:
             folder = None if config.data is None else stack.enter_context(open_data(config.data, platform=world))
             identity = config.identity or _identity(folder, world)
             self._totals.started_at = world.wall()
-            self._seq = MetadataSeq() if folder is None else folder.metadata
-            self._subnets = OwnSubnets(self.chain, node_id(identity.public_key.data), config.long_lived_subnets)
-            self._attnets = self._subnets.at(self.clock.slot)
             gate = BlockList(trio.current_time)
+            watching = await enter(trio.open_nursery())
+            stack.push_async_callback(self._tell_last)
             self.switch = await enter(
                 open_switch(
                     identity,
@@ -331,6 +325,7 @@ class BeaconNetwork:
                     allows=topic_filter(self.chain),
                 )
             )
+            await watching.start(self._watch_switch)
             self._dialer = await enter(open_dialer(self.switch, config=DialerConfig(attempts=config.dials)))
             self._nursery = await enter(trio.open_nursery())
             stack.callback(self._nursery.cancel_scope.cancel)
@@ -351,6 +346,18 @@ class BeaconNetwork:
                 discover=self._search_subnet,
                 nursery=self._nursery,
             )
+            self.peering.remember()
+            self._upkeep = Upkeep(
+                self.chain,
+                self.clock,
+                self.gossip,
+                subnets=OwnSubnets(self.chain, node_id(identity.public_key.data), config.long_lived_subnets),
+                seq=MetadataSeq() if folder is None else folder.metadata,
+                groups=config.custody_group_count,
+                wants=self.peering.want_subnet,
+                say=self._say,
+                ask_again=self._exchange.ask_again,
+            )
             self._handshakes.add(Handshake("status", self._exchange.greet, 0, goodbye=GoodbyeReason.FAULT))
             self._handshakes.add(Handshake("place", self.peering.find_place, -1))
             self.switch.attach(
@@ -362,17 +369,18 @@ class BeaconNetwork:
                     peer_disconnected=self.peering.peer_disconnected,
                 )
             )
+            for task in (self._watch_dialer, self._relay):
+                await self._nursery.start(task)
             for ip, port in config.listen:
                 await self.switch.listen(f"/ip{6 if ':' in ip else 4}/{ip}/tcp/{port}")
             if config.discovery:
-                self.discovery = await enter(self._open_discovery(identity, folder))
-            discover = None if self.discovery is None else partial(random_nodes, self.discovery, self._of_our_network)
+                self.discovery = self._upkeep.discovery = await enter(self._open_discovery(identity, folder))
+            discover = None if self.discovery is None else partial(self._upkeep.nodes, self.discovery)
             network = await enter(self._dialer.network(_NETWORK, discover=discover))
             self._dialling = await enter(trio.open_nursery())  # of what uses the dialer's network: it ends before it
             stack.callback(self._dialling.cancel_scope.cancel)
             await self._dialling.start(self.peering.run, network)
-            for task in (self._keep_time, self._watch_switch, self._watch_dialer, self._relay):
-                await self._nursery.start(task)
+            await self._nursery.start(self._upkeep.run, self._nursery)
             for each in (*static, *trusted):
                 network.keep(each.peer, each.addrs)
             yield
@@ -384,7 +392,7 @@ class BeaconNetwork:
             listen=config.listen,
             advertise=None if config.advertise is None else [(each.ip, each.udp) for each in config.advertise],
             bootnodes=[*config.bootnodes, *self.chain.bootnodes],
-            pairs={**self._ports(), **self._entries()},
+            pairs={**self._ports(), **self._upkeep.entries()},
             state=None if folder is None else folder.nodes,
             config=config.discv5,
             platform=self._platform,
@@ -402,34 +410,30 @@ class BeaconNetwork:
                 ports.setdefault("tcp6" if version == "ip6" else "tcp", int(port))
         return ports
 
-    def _entries(self) -> dict[str, Value]:
-        return record_entries(self.chain, self.clock.epoch, self._attnets, frozenset(), self.config.custody_group_count)
-
     async def _say_goodbyes(self) -> None:
         """Tell everybody, while there still is somebody to do it."""
         with trio.move_on_after(_LEAVE):
             async with trio.open_nursery() as nursery:
                 for connection in self.switch.connections():
                     nursery.start_soon(self.switch.disconnect, connection.peer, SHUTDOWN)
+
+    async def _tell_last(self) -> None:
+        """The switch has ended: watchers that read hear of every peer that went."""
+        with trio.move_on_after(_LEAVE):
+            await self._all_told.wait()
         self._hub.close()
 
     # --- what the parts ask of each other
 
-    def _of_our_network(self, record: Enr) -> bool:
-        return same_network(record, self.chain, self.clock.epoch)
-
     def _search_subnet(self, wanted: Discover) -> None:
-        if self.discovery is not None and wanted.subnet.kind is not SubnetKind.DATA_COLUMN:
+        if self.discovery is not None:
             self._dialling.start_soon(self._find_subnet, self.discovery, wanted)
 
     async def _find_subnet(self, discovery: Discv5, wanted: Discover) -> None:
         subnet = wanted.subnet
-        attnets = [subnet.number] if subnet.kind is SubnetKind.ATTESTATION else []
-        syncnets = [subnet.number] if subnet.kind is SubnetKind.SYNC_COMMITTEE else []
-        source = subnet_nodes(discovery, attnets=attnets, syncnets=syncnets, wanted=self._of_our_network)
         with trio.move_on_after(_SUBNET_SEARCH):
             try:
-                await self.peering.network.search(source, wanted.count)
+                await self.peering.network.search(self._upkeep.nodes_on(discovery, subnet), wanted.count)
             except DiscoveryError as error:
                 await self._warn(f"no search for {subnet.kind.name.lower()} subnet {subnet.number}: {error}")
 
@@ -438,9 +442,7 @@ class BeaconNetwork:
 
     def said_goodbye(self, peer: PeerId, code: int) -> None:
         """A peer leaves; for the exchange."""
-        if (
-            self.peering.manager.score(peer, trio.current_time()) > DISCONNECT_AT
-        ):  # else it is we who have no use for it
+        if self.peering.manager.score(peer, trio.current_time()) > DISCONNECT_AT:  # else it is we who sent it away
             for joining in self._joining:
                 joining.said_goodbye(peer, code)
         self.peering.send_away(peer, GoodbyeReason.CLIENT_SHUTDOWN, parting(code))
@@ -470,49 +472,6 @@ class BeaconNetwork:
 
     # --- tasks
 
-    async def _keep_time(self, task_status: trio.TaskStatus[None]) -> None:
-        """What changes with slots and epochs: topics, our subnets, our record."""
-        epoch, scopes = self.clock.epoch, dict[int, trio.CancelScope]()
-        task_status.started()
-        while True:
-            self._change_subnets(self._subnets.at(self.clock.slot), scopes)
-            with trio.move_on_after(self.clock.seconds_to_next):
-                await self._resubscribe.wait()
-            self._resubscribe = trio.Event()
-            if self.clock.epoch != epoch:
-                self._change_epoch(epoch, self.clock.epoch)
-                epoch = self.clock.epoch
-
-    def _change_epoch(self, before: int, epoch: int) -> None:
-        self.gossip.epoch_began()
-        period = self.chain.at_epoch(epoch)
-        if self.chain.at_epoch(before) is not period:
-            if self.discovery is not None:
-                self.discovery.set_record(**self._entries())
-            logger.info("fork epoch=%d fork=%s digest=%s", epoch, period.title, period.digest.hex())
-            self._say(ForkChanged(epoch, period.fork, period.digest))
-        if self.chain.at_epoch(max(0, before - LATE)) is not self.chain.at_epoch(max(0, epoch - LATE)):
-            self._exchange.ask_again()  # whoever has not followed has to go
-
-    def _change_subnets(self, wanted: frozenset[int], scopes: dict[int, trio.CancelScope]) -> None:
-        for subnet in sorted(scopes.keys() - wanted):
-            scopes.pop(subnet).cancel()
-        for subnet in sorted(wanted - scopes.keys()):
-            scopes[subnet] = trio.CancelScope()
-            self._nursery.start_soon(self._serve_subnet, subnet, scopes[subnet])
-        if wanted != self._attnets:
-            self._attnets = wanted
-            if self.discovery is not None:
-                self.discovery.set_record(**self._entries())
-            self._say(SubnetsChanged(tuple(sorted(wanted)), self.metadata.seq_number))
-
-    async def _serve_subnet(self, subnet: int, scope: trio.CancelScope) -> None:
-        """Be in the topic for others, whether or not the application reads it."""
-        with scope:
-            async with self.gossip.subscribe("beacon_attestation", subnet) as messages:
-                async for _ in messages:
-                    pass
-
     async def _watch_switch(self, task_status: trio.TaskStatus[None]) -> None:
         told: dict[PeerId, dict[Connection, None]] = {}  # the connections of peers that watchers were told of
         async with self.switch.watch() as events:
@@ -532,6 +491,7 @@ class BeaconNetwork:
                         reason = facts.sent_away or event.reason  # it may have closed first when we said goodbye
                         by = reason.by if facts.goodbye is None else "peer"
                         await self._hub.tell(PeerDisconnected(peer, printable(str(reason), 300), by, facts.goodbye))
+        self._all_told.set()
 
     async def _watch_dialer(self, task_status: trio.TaskStatus[None]) -> None:
         async with self._dialer.watch() as events:
@@ -546,11 +506,8 @@ class BeaconNetwork:
 
     @property
     def metadata(self) -> MetaDataV3:
-        """What we say we serve; its number grows with each change, and is kept before anybody hears of it."""
-        if self._said is None or self._said.attnets != self._attnets:  # each ping asks
-            said = MetaDataV3(0, self._attnets, frozenset(), self.config.custody_group_count)
-            self._said = replace(said, seq_number=self._seq.of(said.encode()[8:]))
-        return self._said
+        """What we say we serve."""
+        return self._upkeep.metadata
 
 
 class _Us:

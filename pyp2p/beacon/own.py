@@ -23,13 +23,14 @@ class OwnSubnets:
         self._long_lived = long_lived
         self._wishes: dict[int, int] = {}  # subnet to the first slot without it
 
-    def want(self, subnet: int, until: int) -> None:
-        """Be on a subnet until a slot, the later of those that were named. Raises `LocalProtocolError`."""
+    def want(self, subnet: int, until: int) -> int:
+        """Be on a subnet until a slot, the later of those that were named: returns it. Raises `LocalProtocolError`."""
         if type(subnet) is not int or not 0 <= subnet < ATTESTATION_SUBNET_COUNT:
             raise LocalProtocolError(f"attestation subnets are 0 to {ATTESTATION_SUBNET_COUNT - 1}, not {subnet!r}")
         if type(until) is not int or not 0 <= until <= FAR_FUTURE_EPOCH:
             raise LocalProtocolError(f"a slot is a number of 64 bits, not {until!r}")
         self._wishes[subnet] = max(until, self._wishes.get(subnet, until))
+        return self._wishes[subnet]
 
     def at(self, slot: int) -> frozenset[int]:
         """Those of a slot; wishes that are over are forgotten."""

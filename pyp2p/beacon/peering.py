@@ -234,7 +234,6 @@ class Peering:
     async def run(self, network: Network, task_status: trio.TaskStatus[None]) -> None:
         """Do what the manager says, when it says so, until cancelled; `network` is the dialer's."""
         self.network = network
-        self._remember(trio.current_time())
         self._nursery.start_soon(self._look_at_gossip)
         task_status.started()
         try:
@@ -249,8 +248,9 @@ class Peering:
         finally:
             self._over = True
 
-    def _remember(self, now: float) -> None:
-        """What the book has of an earlier run."""
+    def remember(self) -> None:
+        """What the book has of an earlier run; before anybody can connect."""
+        now = trio.current_time()
         wall = self._switch.platform.wall()
         for peer, known in self._book.peers().items():
             self.manager.restore(peer, known.score, known.dialled, wall - max(known.scored, known.seen), now)

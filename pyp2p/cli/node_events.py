@@ -151,10 +151,11 @@ def network_event(event: NetworkEvent) -> tuple[str, dict[str, Any], str]:
         case ForkChanged(epoch, fork, digest):
             facts = {"epoch": epoch, "fork": fork, "fork_digest": digest.hex()}
             return "fork", facts, f"fork          {fork} from epoch {epoch} on, digest {digest.hex()}"
-        case SubnetsChanged(attnets, seq):
-            facts = {"attnets": list(attnets), "metadata_seq": seq}
-            names = ", ".join(map(str, attnets)) or "none"
-            return "subnets", facts, f"subnets       attestations of {names}; metadata number {seq}"
+        case SubnetsChanged(attnets, syncnets, seq):
+            facts = {"attnets": list(attnets), "syncnets": list(syncnets), "metadata_seq": seq}
+            names, sync = (", ".join(map(str, each)) or "none" for each in (attnets, syncnets))
+            line = f"subnets       attestations of {names}, sync committees of {sync}; metadata number {seq}"
+            return "subnets", facts, line
         case Warned(text):
             return warning(text)
 

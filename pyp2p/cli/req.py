@@ -32,6 +32,7 @@ from pyp2p.cli.runner import run as run_trio
 from pyp2p.cli.stdout import emit
 from pyp2p.cli.target import parse_target
 from pyp2p.errors import (
+    AnswerLate,
     NotSpoken,
     PeerDeclined,
     ProtocolViolation,
@@ -194,7 +195,7 @@ class _Request:
                 advice = "`pyp2p identify` shows which protocols the peer speaks."
                 return self._failed(connection, "network", f"the peer does not speak {clean(error.protocol)}", advice)
         failure = self._failed(connection, "network", f"no answer to {reason}")
-        if isinstance(error.__context__, trio.TooSlowError):
+        if isinstance(error, AnswerLate):
             failure.code = TIMEOUT
         return failure
 

@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 import trio
 
 from pyp2p.errors import (
+    AnswerLate,
     LimitExceeded,
     LocalProtocolError,
     NetworkFailure,
@@ -292,7 +293,7 @@ class _OnTime:
         asked.left = max(asked.left - (trio.current_time() - self._started), 0.0)
         if self._scope.cancelled_caught:
             reason = f"no whole answer within {asked.seconds:g} s"
-            raise NetworkFailure(asked.peer, asked.protocol, reason) from None
+            raise AnswerLate(asked.peer, asked.protocol, reason) from None
 
 
 class ReqResp:

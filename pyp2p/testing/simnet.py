@@ -395,6 +395,7 @@ class _Call:
     def _established(self, connection: SimConnection, listener: SimListener, inbound: RawConn) -> None:
         if not listener.queue.offer(inbound):
             connection.reset("connection reset: nobody listens any more")
+            connection.far.close()  # nobody has that end
 
 
 def _endpoint(address: Multiaddr) -> _Endpoint:

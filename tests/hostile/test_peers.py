@@ -9,8 +9,9 @@ from multiaddr import Multiaddr
 
 from pyp2p.beacon.book import BookLimits, MemoryBook, open_book
 from pyp2p.beacon.book_file import BookFile
+from pyp2p.beacon.containers import GoodbyeReason
 from pyp2p.beacon.peer_types import Ban, BanIp, Dial, Disconnect, PeerConfig, Unban
-from pyp2p.beacon.scores import GoodbyeReason, Tolerance
+from pyp2p.beacon.scores import Tolerance
 from tests.hostile.gossip import memory_below
 from tests.unit.beacon.peers_support import IN, OUT, Script, attnet, ip, of, peer
 

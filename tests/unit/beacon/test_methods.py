@@ -16,6 +16,7 @@ from pyp2p.beacon.containers import (
     LightClientUpdatesByRangeRequest,
     MetaDataV2,
     StatusV1,
+    data_columns_by_root,
 )
 from pyp2p.beacon.devchain import dev_chain, make_block
 from pyp2p.beacon.methods import QUOTAS, ForkBytes, Methods
@@ -219,8 +220,20 @@ def test_hostile_081_bad_frames_of_the_vectors_are_no_request(entry: dict) -> No
     ids=lambda value: value.name if hasattr(value, "name") else "",
 )
 def test_hostile_079_who_asks_for_nothing_or_too_much_asks_wrongly(method, request_, words: str) -> None:
+    with pytest.raises(LocalProtocolError, match=words):
+        method.encode_request(request_)  # ours: nothing is sent
+    raw = unchecked(method, request_)
     with pytest.raises(WireError, match=words):
-        asked(method, request_bytes(method, method.encode_request(request_)))
+        asked(method, request_bytes(method, raw))
+
+
+def unchecked(method, request_) -> bytes:
+    """The request as SSZ, whether or not it may be asked."""
+    if not isinstance(request_, tuple):
+        return request_.encode()
+    if method.name == "data_column_sidecars_by_root":
+        return data_columns_by_root(1024).encode(request_)
+    return b"".join(each if isinstance(each, bytes) else each.encode() for each in request_)
 
 
 @pytest.mark.hostile
@@ -369,12 +382,23 @@ def test_columns_that_were_asked_for_and_no_others() -> None:
 
 
 def test_quotas_let_a_syncing_peer_have_its_blocks_and_a_flooder_no_more() -> None:
-    quota = QUOTAS["beacon_blocks_by_range"]
+    quota = DEV.beacon_blocks_by_range_v2.quota
     assert (quota.peer.burst, quota.peer.per_second) == (1024, pytest.approx(102.4))
-    for name, each in QUOTAS.items():
-        assert each.total.burst > each.peer.burst, name
-        assert each.total.per_second > each.peer.per_second, name
-    assert QUOTAS["goodbye"].peer.burst == QUOTAS["light_client_bootstrap"].peer.burst == 1
+    for method in DEV:
+        assert method.quota.total.burst > method.quota.peer.burst, method.name
+        assert method.quota.total.per_second > method.quota.peer.per_second, method.name
+    assert DEV.goodbye.quota.peer.burst == DEV.light_client_bootstrap_v1.quota.peer.burst == 1
+
+
+@pytest.mark.parametrize("methods", [DEV, MAINNET], ids=["dev", "mainnet"])
+def test_no_request_that_may_be_made_is_held_up_by_its_quota_alone(methods: Methods) -> None:
+    for method in methods:
+        if "_by_" in method.name:
+            assert method.quota.peer.burst >= method.ceiling, method.protocol
+            method.protocol
+        )
+    assert MAINNET.data_column_sidecars_by_range_v1.ceiling == 128 * 128
+    assert MAINNET.data_column_sidecars_by_root_v1.ceiling == 128 * 128
 
 
 def test_how_much_may_be_asked_for_follows_the_fork_of_now() -> None:

@@ -11,7 +11,7 @@ from pyp2p.switch.config import Limits
 
 def test_a_full_house_that_pings_as_it_should_is_answered_at_once() -> None:
     """Else pings wait longer each minute, fail, and peers are sent away for it."""
-    peers, total = PeerConfig().most, Bucket(QUOTAS["ping"].total, 0.0)
+    peers, total = PeerConfig().most, Bucket(QUOTAS["ping"].quota(1).total, 0.0)
     waits = [total.reserve(1, number * PING_INTERVAL / peers) for number in range(40 * peers)]
     assert max(waits) == 0
 
@@ -19,7 +19,7 @@ def test_a_full_house_that_pings_as_it_should_is_answered_at_once() -> None:
 @pytest.mark.parametrize("name", ["status", "ping", "metadata", "goodbye"])
 def test_hostile_085_nobody_waits_for_admission_because_others_use_their_quotas_up(name: str) -> None:
     """As many as may be connected ask as often as each may; one more, who asks once in a while, is answered at once."""
-    quota = QUOTAS[name]
+    quota = QUOTAS[name].quota(1)
     total = Bucket(quota.total, 0.0)
     for second in range(600):
         waited = total.reserve(1, float(second))

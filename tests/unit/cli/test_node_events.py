@@ -53,7 +53,7 @@ def test_other_events_have_their_names_and_facts() -> None:
             PeerDisconnected(PEER, "eof", "network", None),
             DialFailed(PEER, "connect", "refused"),
             ForkChanged(4, "deneb", b"\x01\x02\x03\x04"),
-            SubnetsChanged((1, 2), 5),
+            SubnetsChanged((1, 2), (), 5),
             Warned("careful"),
         )
     ]
@@ -69,7 +69,7 @@ def test_other_events_have_their_names_and_facts() -> None:
     assert told[1][1]["goodbye"] is None
     assert told[2][1] == {"peer_id": str(PEER), "stage": "connect", "reason": "refused"}
     assert told[3][1] == {"epoch": 4, "fork": "deneb", "fork_digest": "01020304"}
-    assert told[4][1] == {"attnets": [1, 2], "metadata_seq": 5}
+    assert told[4][1] == {"attnets": [1, 2], "syncnets": [], "metadata_seq": 5}
     assert told[5][1] == {"text": "careful"}
 
 

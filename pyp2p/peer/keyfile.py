@@ -14,6 +14,7 @@ import secrets
 from pathlib import Path
 
 from pyp2p.errors import InvalidKey, KeyFileError, KeyFileExists, NoKeyInFile, printable
+from pyp2p.io import files
 from pyp2p.peer.keys import Entropy, Identity, KeyType
 from pyp2p.peer.multibase import hex_of
 
@@ -39,9 +40,9 @@ def load_key(path: Path) -> Identity:
 
 
 def read_key_file(path: Path) -> bytes:
-    """The bytes of the file, at most 16 KiB. Raises `KeyFileError`."""
+    """The bytes of a regular file, at most 16 KiB. Raises `KeyFileError`."""
     try:
-        with path.open("rb") as file:
+        with files.resolved(path).open("rb") as file:  # a FIFO would be waited for, and nothing could end that
             raw = file.read(MAX_FILE + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise KeyFileError(f"cannot read {_shown(path)}: {_why(error)}") from None

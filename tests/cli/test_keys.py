@@ -11,6 +11,7 @@ import pytest
 from pyp2p.cli.main import main
 from pyp2p.peer.keyfile import MAX_FILE
 from pyp2p.peer.keys import Identity
+from tests.cli.support import run
 
 ID = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA"
 
@@ -49,6 +50,14 @@ def test_a_dangling_link_is_not_followed(capsys: pytest.CaptureFixture[str], tmp
     path.symlink_to(tmp_path / "elsewhere")
     assert show(capsys, "key", "new", str(path))[0] == 2
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_pipe_in_place_of_a_key_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "key")
+    for words in (("node", "--chain", "dev", "--data", str(tmp_path)), ("key", "show", str(tmp_path / "key"))):
+        done = run(*words)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"cannot read {tmp_path}/key: not a regular file" in " ".join(done.stderr.split())
 
 
 def test_a_place_that_cannot_be_written(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

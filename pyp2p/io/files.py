@@ -13,7 +13,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from pyp2p.errors import printable
+from pyp2p.errors import describe
 
 
 def resolved(path: Path) -> Path:
@@ -39,7 +39,10 @@ def read_text(path: Path, limit: int) -> str | None:
         return None
     if len(raw) > limit:
         raise ValueError(f"more than {limit} bytes")
-    return raw.decode("utf-8")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:  # whose text would show the bytes
+        raise ValueError(f"no UTF-8 at byte {error.start}") from None
 
 
 def replace(path: Path, text: str) -> None:
@@ -64,7 +67,7 @@ def set_aside(path: Path, error: Exception, logger: logging.Logger, suffix: str 
     """Rename the file to `NAME.corrupt`, in place of an earlier one, and warn; False when it had to stay."""
     path = resolved(path)
     aside = path.with_name(path.name + suffix)
-    why = printable(repr(error), 300)
+    why = describe(error)
     try:
         os.replace(path, aside)
     except OSError as refused:

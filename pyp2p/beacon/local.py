@@ -10,6 +10,7 @@ a new one would be another node. All block for as long as a disk takes. No trio 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import logging
@@ -122,32 +123,48 @@ def open_data(
     """Use a data folder for the length of the block; it and the key are made when they are not there.
 
     Raises `DataInUse` while another process does so, `KeyFileError` for a key that cannot be read, `OSError` for a
-    folder that cannot be used.
+    folder that cannot be used, with the name of what it was about.
     """
     world = Platform() if platform is None else platform
     path = Path(path)
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(path)
     with _locked(path):
         identity, made = load_or_create_key(path / "key", key_type, world.entropy)
         first = 0 if made else _by_time(world.wall())  # others may remember a higher number of this key
         yield DataFolder(path, identity, made, load_metadata_seq(path / "local.json", first, world.wall()))
 
 
+def make_folder(path: Path) -> None:
+    """Make a data folder, for its owner alone, when it is not there. Raises `OSError` for one that cannot be."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, "is no folder", str(path)) from None
+
+
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold the lock of the folder: the system gives it back however the process ends; the file stays."""
-    descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = os.open(files.resolved(path / "lock"), os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 20, 0).strip()
-            raise DataInUse(str(path), int(holder) if holder.isdigit() else None) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+            _lock(descriptor, path)
+        except OSError as error:  # what fails on a descriptor names no file
+            raise OSError(error.errno, error.strerror, str(path / "lock")) from None
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    """Lock the file, and write our process id into it. Raises `DataInUse`."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(descriptor, 20, 0).strip()
+        raise DataInUse(str(path), int(holder) if holder.isdigit() else None) from None
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
 
 
 def _by_time(wall: float) -> int:

@@ -17,6 +17,7 @@ import trio
 
 from pyp2p.beacon.follow import Blocks, Follower, load_blocks, open_follower
 from pyp2p.beacon.gossip import GossipMessage
+from pyp2p.beacon.local import make_folder
 from pyp2p.beacon.network import BeaconNetwork
 from pyp2p.beacon.stats import NodeStats
 from pyp2p.cli import render
@@ -28,7 +29,7 @@ from pyp2p.cli.output import Output
 from pyp2p.cli.reach import muxers
 from pyp2p.cli.runner import run as run_trio
 from pyp2p.cli.stdin import end_of_input
-from pyp2p.errors import DataInUse, JoinFailed, KeyFileError, unwrapped
+from pyp2p.errors import DataInUse, JoinFailed, KeyFileError, NoKeyInFile, unwrapped
 from pyp2p.peer.address import text
 from pyp2p.pubsub.types import Verdict
 
@@ -133,7 +134,9 @@ class _Node:
     async def _blocks(self, net: BeaconNetwork) -> Blocks | None:
         if not self._config.made_up:
             return None
-        folder = self._config.blocks
+        folder, data = self._config.blocks, self._config.beacon.data
+        if data is not None:  # what is wrong with it is told of it, and not of the folder of blocks in it
+            await trio.to_thread.run_sync(make_folder, data)
         blocks = Blocks(net.chain) if folder is None else await load_blocks(net.chain, folder)
         net.status = blocks.status
         return blocks
@@ -141,6 +144,11 @@ class _Node:
     def _cannot_start(self, error: Exception) -> CommandFailed:
         if isinstance(error, DataInUse):
             return CommandFailed("data", LIMITS, clean(str(error)), "Give each node a --data of its own.")
+        if isinstance(error, NoKeyInFile):
+            return UsageError(
+                clean(str(error)),
+                "Put the key back that was there; without the file a new one is made, and the node is another one.",
+            )
         if not isinstance(error, OSError):
             return UsageError(clean(str(error)))
         if error.filename:

@@ -1,5 +1,6 @@
 """The data folder: who we are and what we said last, over restarts, kills and rubbish."""
 
+import fcntl
 import json
 import os
 import signal
@@ -169,5 +170,36 @@ def test_killed_the_folder_is_free_and_no_number_that_was_said_is_lost(tmp_path:
 
 def test_a_folder_that_is_none_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="file"), open_data(tmp_path / "file"):
+    with pytest.raises(NotADirectoryError, match="is no folder") as caught, open_data(tmp_path / "file"):
         pytest.fail("opened")
+    assert caught.value.filename == str(tmp_path / "file")
+
+
+@pytest.mark.parametrize("name", ["flock", "ftruncate", "pwrite"])
+def test_a_lock_that_cannot_be_taken_is_told_with_its_place(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl if name == "flock" else os, name, full)
+        with pytest.raises(OSError, match="No space left") as caught, open_data(tmp_path):
+            pytest.fail("opened")
+    assert caught.value.filename == str(tmp_path / "lock")
+    with open_data(tmp_path), pytest.raises(OSError, match="in the block") as caught, open_data(tmp_path / "other"):
+        raise OSError(28, "in the block")  # of whoever uses the folder: it is as it was
+    assert caught.value.filename is None
+
+
+def test_a_lock_that_is_no_file_is_told(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "lock")
+    with pytest.raises(OSError, match="not a regular file"), open_data(tmp_path):
+        pytest.fail("opened")
+
+
+def test_bytes_that_are_no_text_are_not_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "local.json"
+    path.write_bytes(b'{"a": "\xff\x1b')
+    load_metadata_seq(path, 0, NOW)
+    assert caplog.records[-1].getMessage().endswith("error=ValueError: no UTF-8 at byte 7")

@@ -3,6 +3,7 @@
 import json
 import signal
 import socket
+import stat
 import subprocess
 import time
 import urllib.request
@@ -69,7 +70,7 @@ def test_a_network_from_one_record_follows_its_chain_and_who_leaves_says_goodbye
             heard = until(other, "gossip")
             assert heard["topic"].endswith("/beacon_block/ssz_snappy")
             assert heard["size"] > 300
-            block = until(other, "block", lambda line: line["slot"] == heard["slot"])
+            block = until(other, "block", lambda line: line["slot"] >= heard["slot"])  # two tasks tell
             assert (block["how"], block["from"]) == ("gossip", maker.peer_id)
             assert until(maker, "peer_connected")["direction"] == "inbound"
             other.process.send_signal(signal.SIGINT)
@@ -146,6 +147,11 @@ def test_two_nodes_with_one_folder_are_one_too_many(tmp_path: Path) -> None:
         assert f"in use by process {node.process.pid}" in error["reason"]
 
 
+def test_a_data_folder_is_for_its_owner_alone(tmp_path: Path) -> None:
+    with listening("--chain", "dev", "--data", str(tmp_path / "data"), how=NODE):
+        assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
+
+
 @pytest.mark.parametrize(
     ("words", "why"),
     [
@@ -153,12 +159,18 @@ def test_two_nodes_with_one_folder_are_one_too_many(tmp_path: Path) -> None:
         (("--metrics", "192.0.2.1:8008"), "--metrics: cannot listen on 192.0.2.1 port 8008"),
         (("--data", "/dev/null/x"), "/dev/null/x: Not a directory"),
         (("--blocks", "/dev/null/x"), "/dev/null/x: Not a directory"),
+        (("--data", "/etc/passwd"), "/etc/passwd: is no folder"),
+        (("--data", "RUBBISH"), "/rubbish/key holds no private key: "),
+        (("--data", "RUBBISH"), "Put the key back that was there"),
     ],
 )
-def test_what_cannot_be_is_named_and_ends_it(words: tuple[str, ...], why: str) -> None:
-    done = run("node", "--chain", "dev", *words)
+def test_what_cannot_be_is_named_and_ends_it(words: tuple[str, ...], why: str, tmp_path: Path) -> None:
+    folder = tmp_path / "rubbish"
+    folder.mkdir()
+    (folder / "key").write_bytes(b"rubbish")
+    done = run("node", "--chain", "dev", *(str(folder) if word == "RUBBISH" else word for word in words))
     assert (done.returncode, done.stdout) == (2, "")
-    assert why in done.stderr
+    assert why in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
 
 

@@ -27,7 +27,7 @@ from pyp2p.cli.failure import OK, STAGE_CODES, TIMEOUT, USAGE, CommandFailed, Us
 from pyp2p.cli.node_config import chain_of
 from pyp2p.cli.output import Output
 from pyp2p.cli.reach import CONNECT_SECONDS, bounded, connect_to, stack
-from pyp2p.cli.req_methods import Ours, answer_facts, check_options, file_name, methods_named, request_of
+from pyp2p.cli.req_methods import Ours, answer_facts, check_options, check_request, file_name, methods_named, request_of
 from pyp2p.cli.runner import run as run_trio
 from pyp2p.cli.stdout import emit
 from pyp2p.cli.target import parse_target
@@ -43,6 +43,7 @@ from pyp2p.errors import (
 )
 from pyp2p.peer.id import PeerId
 from pyp2p.platform import Platform
+from pyp2p.reqresp.codec import Kind
 from pyp2p.reqresp.declare import Method
 from pyp2p.reqresp.service import ReqResp, open_reqresp
 from pyp2p.switch.config import SwitchConfig
@@ -51,6 +52,8 @@ from pyp2p.switch.switch import open_switch
 from pyp2p.trace import Stage
 
 _PROTOCOL_FAILED = STAGE_CODES[Stage.PROTOCOL]
+_FAMILY = "/eth2/"
+_SHOWN_PROTOCOLS = 6
 # For the results of the specs; others are the implementation's own.
 _RESULTS = {1: "invalid request", 2: "server error", 3: "resource unavailable"}
 
@@ -60,6 +63,7 @@ def run(options: argparse.Namespace, out: Output) -> int:
     chain = chain_of(options.chain)
     versions = methods_named(options.method, Methods(chain))
     check_options(versions[0].name, options)
+    check_request(versions[0], options)
     if options.output == "":
         raise UsageError("--output: the name of the folder is empty")
     target = parse_target(options.target)
@@ -69,14 +73,21 @@ def run(options: argparse.Namespace, out: Output) -> int:
 
     async def command() -> int:
         try:
-            with trio.move_on_after(options.timeout or math.inf), unwrapped():
+            with unwrapped():
                 async with open_switch(who, config=config, **stack(options)) as switch, open_reqresp(switch) as reqresp:
+                    deadline = trio.current_time() + (options.timeout or math.inf)
                     request = _Request(reqresp, chain, options, out)
                     out.status(lambda: f"connecting to {target}")
-                    await request.run(await connect_to(switch, target, seconds), versions)
-                    return OK
+                    # Not within our deadline: that of connecting knows how far it came.
+                    connection = await connect_to(switch, target, seconds)
+                    with trio.move_on_at(deadline):
+                        await request.run(connection, versions)
+                        return OK
             raise CommandFailed(
-                Stage.PROTOCOL.value, TIMEOUT, f"not done within {seconds:g} s", "Try again, or raise --timeout."
+                Stage.PROTOCOL.value,
+                TIMEOUT,
+                clean(f"connected to {target}, and {versions[0].name} was not done within {seconds:g} s"),
+                "Try again, or raise --timeout.",
             )
         except CommandFailed as failure:
             out.fail(failure, "req")
@@ -141,7 +152,7 @@ class _Request:
         await emit(self._out, "answer", sheet, [self._out.style.dim(said)])
 
     async def _tell(self, method: Method[Any, Any], number: int, value: Any) -> int:
-        """One chunk of the answer; returns its size where it is bytes."""
+        """One chunk of the answer; returns its size as SSZ."""
         facts = answer_facts(method, value, self._chain)
         self._out.status(None)
         if not isinstance(value, ForkBytes):
@@ -149,7 +160,8 @@ class _Request:
                 [(key.replace("_", " "), _shown(said)) for key, said in facts.items()], self._out.style
             )
             await emit(self._out, "chunk", {"number": number, **facts}, lines)
-            return 0
+            assert isinstance(method.response, Kind)  # of bytes by fork it is another one
+            return len(method.response.encode(value))
         place = await self._written(file_name(number, facts), value.ssz)
         words = [
             f"slot {facts['slot']:>10}" if "slot" in facts else "",
@@ -192,12 +204,20 @@ class _Request:
                 failure.code = USAGE
                 return failure
             case NotSpoken():
+                if not _is_beacon_node(connection):
+                    return self._no_beacon_node(connection)
                 advice = "`pyp2p identify` shows which protocols the peer speaks."
                 return self._failed(connection, "network", f"the peer does not speak {clean(error.protocol)}", advice)
         failure = self._failed(connection, "network", f"no answer to {reason}")
         if isinstance(error, AnswerLate):
             failure.code = TIMEOUT
         return failure
+
+    def _no_beacon_node(self, connection: Connection) -> CommandFailed:
+        info = connection.info
+        spoken = [] if info is None else [printable(each, 60) for each in (info.protocols or ())[:_SHOWN_PROTOCOLS]]
+        reason = f"this is no beacon node: of what those speak ({_FAMILY}...) it speaks nothing"
+        return self._failed(connection, "network", reason, f"It speaks {', '.join(spoken) or 'nothing that it names'}.")
 
     def _failed(self, connection: Connection, kind: str, reason: str, advice: str = "") -> CommandFailed:
         facts = self._exchange.facts(connection)
@@ -212,6 +232,12 @@ class _Request:
         failure = CommandFailed(Stage.PROTOCOL.value, _PROTOCOL_FAILED, reason, advice)
         failure.facts = {"failure": kind}
         return failure
+
+
+def _is_beacon_node(connection: Connection) -> bool:
+    """Does it speak anything that beacon nodes speak, or not say what it speaks?"""
+    info = connection.info
+    return info is None or info.protocols is None or any(each.startswith(_FAMILY) for each in info.protocols)
 
 
 class _Guest:

@@ -136,13 +136,38 @@ def request_of(method: Method[Any, Any], options: argparse.Namespace, ours: Ours
     """What to send; `peer` is the status of the peer, as far as it was asked for. Raises `UsageError`."""
     if method.name == "status":
         return ours.status.v1(ours.digest) if method.version == 1 else ours.status.v2(ours.digest)
-    made = _REQUESTS[method.name][1](options, peer)
     try:
-        if method.request is not None:
-            method.request.decode(method.encode_request(made))
+        return _made(method, options, peer)
     except (WireError, ValueError) as error:
-        raise UsageError(clean(str(error))) from None
+        field, _, what = str(error).partition(": ")  # of the request, which is not what the user knows it by
+        flag = _to_blame(method, options, peer)
+        raise UsageError(clean(str(error) if flag is None else f"{flag}: {printable(what or field, 200)}")) from None
+
+
+def check_request(method: Method[Any, Any], options: argparse.Namespace) -> None:
+    """Raise `UsageError` for a request that nobody may ask for, whatever the status of the peer will be."""
+    zero = bytes(32)
+    request_of(method, options, Ours(ChainStatus(), bytes(4)), StatusV1(bytes(4), zero, 0, zero, 0))
+
+
+def _made(method: Method[Any, Any], options: argparse.Namespace, peer: StatusV1 | None) -> Any:
+    """A request that a peer would take. Raises `WireError` and `ValueError`."""
+    made = _REQUESTS[method.name][1](options, peer)
+    if method.request is not None:
+        method.request.decode(method.encode_request(made))
     return made
+
+
+def _to_blame(method: Method[Any, Any], options: argparse.Namespace, peer: StatusV1 | None) -> str | None:
+    """The option without which the request could be made."""
+    for name in _REQUESTS[method.name][0]:
+        without = argparse.Namespace(**{**vars(options), name: None})
+        try:
+            _made(method, without, peer)
+        except (WireError, ValueError):
+            continue
+        return f"--{name}"
+    return None
 
 
 # --- answers

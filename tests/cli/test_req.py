@@ -51,7 +51,7 @@ def test_status_tells_what_the_node_takes_for_the_chain(node: Listening) -> None
     chunk, answer = req(node, "status")
     assert (chunk["head_slot"], chunk["earliest_available_slot"]) == (LAST, 0)
     assert (chunk["fork_digest"], chunk["fork"]) == (node.first["fork_digest"], node.first["fork"])
-    assert (answer["method"], answer["version"], answer["chunks"]) == ("status", 2, 1)
+    assert (answer["method"], answer["version"], answer["chunks"], answer["bytes"]) == ("status", 2, 1, 92)
     assert answer["peer_id"] == node.peer_id
     old, answer = req(node, "status/1")
     assert "earliest_available_slot" not in old
@@ -59,8 +59,8 @@ def test_status_tells_what_the_node_takes_for_the_chain(node: Listening) -> None
 
 
 def test_ping_metadata_and_goodbye(node: Listening) -> None:
-    ping, _ = req(node, "ping")
-    assert ping["seq_number"] == 0
+    ping, answer = req(node, "ping")
+    assert (ping["seq_number"], answer["bytes"]) == (0, 8)
     metadata, answer = req(node, "metadata")
     assert len(metadata["attnets"]) == 2
     assert metadata["custody_group_count"] == 4
@@ -106,7 +106,7 @@ def test_people_get_fields_and_a_block_a_line(node: Listening) -> None:
     words = (node.first["enr"], "--chain", node.first["file"])
     done = run("req", "status", *words)
     assert f"head slot                {LAST}" in done.stdout
-    assert "status/2: 1 chunk in" in done.stdout
+    assert "status/2: 1 chunk, 92 B in" in done.stdout
     done = run("req", "beacon_blocks_by_range", *words, "--count", "2")
     assert [line.split()[:3] for line in done.stdout.splitlines()[:2]] == [
         ["slot", str(LAST - 1), CHAIN.at_slot(LAST - 1).fork],
@@ -135,6 +135,18 @@ def test_a_peer_that_says_nothing_is_left_at_the_deadline() -> None:
         done = run("req", "status", f"127.0.0.1:{port}", "--chain", "dev:7", "--timeout", "0.3", "--json")
         (error,) = events(done.stdout)
         assert (done.returncode, error["code"]) == (16, 16)
+        assert error["stage"] == "security_select"
+        assert "nothing came back within 0.3 s" in error["reason"]
+        assert "accepts connections and says nothing" in error["advice"]
+
+
+def test_who_speaks_nothing_of_beacon_nodes_is_none() -> None:
+    with listening() as other:
+        done = run("req", "status", other.address, "--chain", "dev:7", "--json")
+        (error,) = events(done.stdout)
+    assert (done.returncode, error["failure"]) == (15, "network")
+    assert "this is no beacon node" in error["reason"]
+    assert "/ipfs/id/1.0.0" in error["advice"]
 
 
 @pytest.mark.parametrize(
@@ -155,9 +167,26 @@ def test_what_makes_no_sense_is_refused_before_anybody_is_asked(words: tuple[str
     assert why in done.stderr
 
 
-def test_a_range_that_nobody_may_ask_for_is_refused_here(node: Listening) -> None:
-    (error,) = req(node, "beacon_blocks_by_range", "--count", "5000", code=2)
-    assert "count: 5000" in error["reason"]
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("beacon_blocks_by_range", "--count", "5000"), "--count: 5000, from 1 to 1024 may be asked for"),
+        (("beacon_blocks_by_range", "--start", str(2**64 - 1), "--count", "2"), "--start: "),
+        (("beacon_blocks_by_head", "--count", "99999"), "--count: 99999, from 1 to 1024 may be asked for"),
+        (("light_client_updates_by_range", "--count", "129"), "--count: 129, from 1 to 128 may be asked for"),
+        (("data_column_sidecars_by_range", "--index", "500"), "--index: 500, the last one is 127"),
+        (("data_column_sidecars_by_root", "--index", "500"), "--index: 500, the last one is 127"),
+        (("data_column_sidecars_by_range", *["--index", "1"] * 129), "--index: "),
+        (("beacon_blocks_by_root", *["--root", "ab" * 32] * 1025), "--root: "),
+    ],
+    ids=range(8),
+)
+def test_what_nobody_may_ask_for_is_refused_here_by_the_name_of_the_option(words: tuple[str, ...], why: str) -> None:
+    done = run("req", words[0], "127.0.0.1:1", "--chain", "dev:7", "--json", *words[1:])
+    (error,) = events(done.stdout)
+    assert (done.returncode, error["stage"]) == (2, "usage")
+    assert error["reason"].startswith(why)
+    assert len(error["reason"]) < 300
 
 
 async def test_declining_breaking_the_protocol_and_silence_have_words_of_their_own() -> None:
@@ -196,3 +225,4 @@ async def test_declining_breaking_the_protocol_and_silence_have_words_of_their_o
         assert "the peer broke the protocol" in error["reason"]
         code, error = await ask(net, "beacon_blocks_by_head", "--timeout", "2")
         assert code == 16
+        assert "beacon_blocks_by_head was not done within 2 s" in error["reason"]

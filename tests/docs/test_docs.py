@@ -4,9 +4,13 @@ import re
 import subprocess
 import sys
 import textwrap
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+
+from pyp2p.beacon.chain import FORKS, BlobParameters, Chain, Fork, Limits
+from pyp2p.beacon.chainfile import load_chain
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -93,4 +97,23 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_the_node_in_the_docs_follows() -> None:
     (program,) = programs("docs/beacon.md")
-    assert run(program + FOLLOWING) == "fetched 0 altair\nblock True\n"
+    assert program.endswith("trio.run(main)\n")
+    assert run("__name__ = 'page'\n" + program + FOLLOWING) == "fetched 0 altair\nblock True\n"
+
+
+def test_the_chain_in_the_docs_is_one_and_every_key_of_such_a_file_is_told(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "beacon.md").read_text()
+    (text,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "chain.toml").write_text(text)
+    chain = load_chain(tmp_path / "chain.toml")
+    assert [each.title for each in chain.schedule] == ["electra", "fulu (9 blobs)", "fulu (12 blobs)"]
+    assert [each.limits.max_request_blocks for each in chain.schedule] == [64, 64, 64]
+    for kind in (Chain, Fork, BlobParameters, Limits):
+        for each in fields(kind):
+            assert f"`{each.name}`" in page, each.name
+    for each in fields(Chain):
+        default = each.default if isinstance(each.default, int) else "none" if each.default == () else "must be there"
+        assert re.search(rf"^\| `{each.name}` \| .* \| {default} \|$", page, re.MULTILINE), each.name
+    assert ", ".join(FORKS) in page
+    for each in fields(Limits):
+        assert re.search(rf"`{each.name}`[^;:`]*\(({each.default})\b", page), each.name

@@ -31,10 +31,9 @@ from pyp2p.beacon.containers import GoodbyeReason, MetaDataV3, StatusV1, StatusV
 from pyp2p.beacon.events import (
     DialFailed,
     NetworkEvent,
-    PeerDisconnected,
     Warned,
 )
-from pyp2p.beacon.exchange import Exchange, PeerFacts, goodbye_text, parting
+from pyp2p.beacon.exchange import Exchange, PeerFacts, goodbye_text
 from pyp2p.beacon.gossip import Gossip, message_ids, topic_filter
 from pyp2p.beacon.handshakes import Handshake, Handshakes
 from pyp2p.beacon.joining import Joining, parse_bootstraps
@@ -73,7 +72,6 @@ from pyp2p.reqresp.declare import Method
 from pyp2p.reqresp.service import ReqResp, Response, open_reqresp
 from pyp2p.switch.connection import Connection
 from pyp2p.switch.events import Disconnected, Identified
-from pyp2p.switch.facts import SHUTDOWN
 from pyp2p.switch.gater import BlockList
 from pyp2p.switch.service import Service
 from pyp2p.switch.switch import Switch, open_switch
@@ -415,7 +413,7 @@ class BeaconNetwork:
         with trio.move_on_after(_LEAVE):
             async with trio.open_nursery() as nursery:
                 for connection in self.switch.connections():
-                    nursery.start_soon(self.switch.disconnect, connection.peer, SHUTDOWN)
+                    nursery.start_soon(self.peering.leave, connection.peer)
 
     async def _tell_last(self) -> None:
         """The switch has ended: watchers that read hear of every peer that went."""
@@ -445,7 +443,7 @@ class BeaconNetwork:
         if self.peering.manager.score(peer, trio.current_time()) > DISCONNECT_AT:  # else it is we who sent it away
             for joining in self._joining:
                 joining.said_goodbye(peer, code)
-        self.peering.send_away(peer, GoodbyeReason.CLIENT_SHUTDOWN, parting(code))
+        self.peering.left(peer, code)
 
     def _answered(self, peer: PeerId, protocol: str) -> None:
         if protocol not in self._courtesies:
@@ -484,13 +482,11 @@ class BeaconNetwork:
                         await self._hub.tell(self.peering.introduction(event.connection))
                     told.setdefault(peer, {})[event.connection] = None
                 elif isinstance(event, Disconnected) and event.connection in told.get(event.connection.peer, ()):
-                    peer, facts = event.connection.peer, self._exchange.facts(event.connection)
+                    peer = event.connection.peer
                     del told[peer][event.connection]
                     if not told[peer]:
                         del told[peer]
-                        reason = facts.sent_away or event.reason  # it may have closed first when we said goodbye
-                        by = reason.by if facts.goodbye is None else "peer"
-                        await self._hub.tell(PeerDisconnected(peer, printable(str(reason), 300), by, facts.goodbye))
+                        await self._hub.tell(self.peering.parted(event.connection, event.reason))
         self._all_told.set()
 
     async def _watch_dialer(self, task_status: trio.TaskStatus[None]) -> None:

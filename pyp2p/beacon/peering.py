@@ -13,8 +13,8 @@ import trio
 
 from pyp2p.beacon.book import MemoryBook
 from pyp2p.beacon.containers import GoodbyeReason
-from pyp2p.beacon.events import PeerConnected
-from pyp2p.beacon.exchange import Exchange, PeerFacts
+from pyp2p.beacon.events import PeerConnected, PeerDisconnected
+from pyp2p.beacon.exchange import Exchange, PeerFacts, parting
 from pyp2p.beacon.handshakes import NotWelcome
 from pyp2p.beacon.peer_types import Ban, BanIp, Dial, Disconnect, Discover, Effect, Subnet, Unban, Want
 from pyp2p.beacon.peers import PeerManager
@@ -165,7 +165,21 @@ class Peering:
             self._exchange.facts(connection).status,
         )
 
+    def parted(self, connection: Connection, reason: CloseReason) -> PeerDisconnected:
+        """What watchers are told of a peer whose last connection has ended; `reason` is the switch's."""
+        facts = self._exchange.facts(connection)
+        if facts.goodbye is not None:
+            return PeerDisconnected(connection.peer, parting(facts.goodbye), "peer", facts.goodbye)
+        why = facts.sent_away or reason  # it may have closed first when we said goodbye
+        return PeerDisconnected(connection.peer, printable(str(why), 300), why.by, None)
+
     # --- what peers say and do
+
+    def left(self, peer: PeerId, code: int) -> None:
+        """A peer said goodbye on one of its connections, which holds for all: none of them is for us to end."""
+        for connection in self._switch.connections(peer):
+            self._exchange.facts(connection).goodbye = code
+        self.send_away(peer, GoodbyeReason.CLIENT_SHUTDOWN, parting(code))
 
     def learn(self, peer: PeerId, facts: PeerFacts) -> None:
         """A peer said something new of itself, on one of its connections."""
@@ -228,6 +242,13 @@ class Peering:
             await self._switch.disconnect(peer, why)
         finally:
             self.leaving.pop(peer, None)
+
+    async def leave(self, peer: PeerId) -> None:
+        """Say goodbye to a peer because we stop."""
+        for connection in self._switch.connections(peer):
+            facts = self._exchange.facts(connection)
+            facts.sent_away = facts.sent_away or SHUTDOWN
+        await self._switch.disconnect(peer, SHUTDOWN)
 
     # --- carrying out
 

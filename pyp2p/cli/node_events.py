@@ -143,8 +143,7 @@ def network_event(event: NetworkEvent) -> tuple[str, dict[str, Any], str]:
         case PeerDisconnected(peer, reason, by, goodbye):
             said = None if goodbye is None else {"code": goodbye, "text": goodbye_text(goodbye)}
             facts = {"peer_id": str(peer), "reason": printable(reason, _TEXT), "by": by, "goodbye": said}
-            line = f"disconnected  {peer} by {by}: {facts['reason']}"
-            return "peer_disconnected", facts, line + ("" if said is None else f"; its goodbye: {said['text']}")
+            return "peer_disconnected", facts, f"disconnected  {peer} by {by}: {facts['reason']}"
         case DialFailed(peer, stage, reason):
             facts = {"peer_id": str(peer), "stage": stage, "reason": printable(reason, _TEXT)}
             return "dial_failed", facts, f"dial failed   {peer} at {stage}: {facts['reason']}"

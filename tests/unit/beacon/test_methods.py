@@ -395,8 +395,6 @@ def test_no_request_that_may_be_made_is_held_up_by_its_quota_alone(methods: Meth
     for method in methods:
         if "_by_" in method.name:
             assert method.quota.peer.burst >= method.ceiling, method.protocol
-            method.protocol
-        )
     assert MAINNET.data_column_sidecars_by_range_v1.ceiling == 128 * 128
     assert MAINNET.data_column_sidecars_by_root_v1.ceiling == 128 * 128
 

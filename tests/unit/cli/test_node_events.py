@@ -49,7 +49,7 @@ def test_other_events_have_their_names_and_facts() -> None:
     told = [
         network_event(event)
         for event in (
-            PeerDisconnected(PEER, "goodbye: too many", "peer", 129),
+            PeerDisconnected(PEER, "it said goodbye: too many peers", "peer", 129),
             PeerDisconnected(PEER, "eof", "network", None),
             DialFailed(PEER, "connect", "refused"),
             ForkChanged(4, "deneb", b"\x01\x02\x03\x04"),
@@ -62,10 +62,11 @@ def test_other_events_have_their_names_and_facts() -> None:
     ]
     assert told[0][1] == {
         "peer_id": str(PEER),
-        "reason": "goodbye: too many",
+        "reason": "it said goodbye: too many peers",
         "by": "peer",
         "goodbye": {"code": 129, "text": "too many peers"},
     }
+    assert told[0][2] == f"disconnected  {PEER} by peer: it said goodbye: too many peers"  # said once
     assert told[1][1]["goodbye"] is None
     assert told[2][1] == {"peer_id": str(PEER), "stage": "connect", "reason": "refused"}
     assert told[3][1] == {"epoch": 4, "fork": "deneb", "fork_digest": "01020304"}

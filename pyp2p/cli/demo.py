@@ -1,19 +1,23 @@
 """`pyp2p demo`: a small network of beacon nodes on this machine, which loses a node and gets it back.
 
 Each node is a process of its own (`pyp2p node`); what they print is put together (`demo_story.py`), shown, and compared
-with what is to happen: the exit code is 0 only when all of it did. Needs the extras `discv5` and `eth2`.
+with what is to happen: the exit code is 0 only when all of it did. Times never run backwards: lines are held for a
+moment, and come in the order in which things happened. Needs the extras `discv5` and `eth2`.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from heapq import heappop, heappush
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import trio
 
@@ -30,6 +34,9 @@ from pyp2p.cli.runner import run as run_trio
 from pyp2p.cli.stdout import emit
 from pyp2p.discv5.enr import Enr
 from pyp2p.errors import InvalidEnr, printable, unwrapped
+
+_HOLD: Final = 0.3  # seconds in which the pipe of another node brings what happened before
+_SHOW_EVERY: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +107,10 @@ class _Demo:
         self._screen = screen
         self._checks: list[tuple[str, bool]] = []
         self._changed = trio.Event()
+        self._held: list[tuple[float, int, str, dict[str, Any]]] = []  # a heap of what is to be shown, by its time
+        self._order = count()
+        self._shown_at = 0.0  # seconds: the newest time that was shown
+        self._known_until = math.inf  # seconds: until when all is told already, while nodes start
         self._nodes: dict[int, Child] = {}  # the newest process of each
         self._over: dict[Child, trio.Event] = {}  # all that it printed was read
         self._dismissed: list[Child] = []  # whose end is our doing
@@ -113,6 +124,7 @@ class _Demo:
                 async with open_children(program, tell) as children:
                     with self._scope:
                         await self._guarded(self._perform, children, Path(folder))
+                    await self._show_until(math.inf)
         except OSError as error:
             return CommandFailed("start", FAILED, clean(f"no place for the data of nodes: {error}"))
         return self._failure
@@ -127,14 +139,17 @@ class _Demo:
             self._scope.cancel()
 
     async def _perform(self, children: Children, folder: Path) -> None:
-        async with trio.open_nursery() as nursery:
-            await self._scenes(children, folder, nursery)
+        async with trio.open_nursery() as showing:
+            showing.start_soon(self._keep_showing)
+            async with trio.open_nursery() as nursery:
+                await self._scenes(children, folder, nursery)
+            showing.cancel_scope.cancel()
 
     async def _scenes(self, children: Children, folder: Path, nursery: trio.Nursery) -> None:
         plan, story = self._plan, self._story
         bootnode = await self._start_bootnode(children)
         chain = self._make_chain(folder)
-        await self._show([("chain", self._chain_facts(chain))])
+        self._show([("chain", self._chain_facts(chain))])
 
         def words(number: int) -> list[str]:
             produce = ["--produce"] if number == PRODUCER else []
@@ -145,15 +160,17 @@ class _Demo:
                 *("--data", data, "--agent", client, "--addr", "127.0.0.1", *produce),
             ]
 
+        self._known_until = self._seconds()  # each is heard further when all of them listen
         async with trio.open_nursery() as starting:
             for number in story.nodes:
                 starting.start_soon(self._guarded, self._launch, children, number, words(number))
         for number in story.nodes:
             nursery.start_soon(self._guarded, self._read, number)
+        self._known_until = math.inf
         await self._expect("all nodes found each other, from the bootnode's record alone", story.lacks_discovery)
         await self._expect("all exchanged status, each two on one fork digest", story.lacks_status)
         await self._expect(f"all mesh for blocks, with {plan.mesh} peers at least", lambda: story.lacks_mesh(plan.mesh))
-        await self._show([("meshes", {**self._now(), "mesh": story.meshes_now()})])
+        self._show([("meshes", {**self._now(), "mesh": story.meshes_now()})])
         await self._expect(f"{plan.first_blocks} blocks came to all", lambda: story.lacks_blocks(plan.first_blocks))
         await self._expect("", lambda: story.lacks_slot(plan.lose_after))
         await self._lose(plan.lose)
@@ -191,7 +208,7 @@ class _Demo:
             "udp": record.udp,
             "tcp": record.tcp,
         }
-        await self._show([("bootnode", facts)])
+        self._show([("bootnode", facts)])
         await self._expect(
             "the bootnode has no TCP port",
             lambda: "" if record.tcp is None else f"its record names TCP port {record.tcp}",
@@ -225,7 +242,7 @@ class _Demo:
         child = await children.start(f"node {number}", words)
         line = await child.listening(self._plan.seconds)
         self._nodes[number] = child
-        await self._tell(child, self._story.listening, number, line)
+        self._tell(child, self._story.listening, number, line)
 
     def _port(self, number: int) -> list[str]:
         """Where a node listened before: others look for it there."""
@@ -237,7 +254,7 @@ class _Demo:
         child = self._nodes[number]
         over = self._over[child] = trio.Event()
         while (line := await child.line()) is not None:
-            await self._tell(child, self._story.heard, number, line)
+            self._tell(child, self._story.heard, number, line)
         over.set()
         if child not in self._dismissed:
             raise await child.ended_by_itself()
@@ -247,10 +264,10 @@ class _Demo:
         child = self._nodes[number]
         self._dismissed.append(child)
         child.kill()
-        await self._show(self._story.killed(number, time.time()))
+        self._show(self._story.killed(number, time.time()))
         await child.wait()
         await self._over[child].wait()
-        await self._show(self._story.silent(number))
+        self._show(self._story.silent(number))
 
     async def _end(self) -> None:
         """Have all nodes end as they should: with goodbyes and their totals."""
@@ -277,20 +294,34 @@ class _Demo:
         missing = lacks()
         if what:
             self._checks.append((what, not missing))
-            await self._show([("check", {**self._now(), "what": what, "ok": not missing})])
+            self._show([("check", {**self._now(), "what": what, "ok": not missing})])
         if missing:
             raise CommandFailed("demo", FAILED, f"not within {self._plan.seconds:g} s: {missing}")
 
-    async def _tell(self, child: Child, tell: Callable[[int, Line], Iterable[Told]], number: int, line: Line) -> None:
+    def _tell(self, child: Child, tell: Callable[[int, Line], Iterable[Told]], number: int, line: Line) -> None:
         try:
             told = list(tell(number, line))
         except ValueError as error:
             raise CommandFailed("output", FAILED, f"{child.name} told {printable(str(error), 200)}") from None
         self._changed.set()
-        await self._show(told)
+        self._show(told)
 
-    async def _show(self, told: Iterable[Told]) -> None:
+    def _show(self, told: Iterable[Told]) -> None:
+        """Show what was told, soon: what happened before it at another node may still come."""
         for event, facts in told:
+            heappush(self._held, (facts["seconds"], next(self._order), event, facts))
+
+    async def _keep_showing(self) -> None:
+        while True:
+            await trio.sleep(_SHOW_EVERY)
+            await self._show_until(min(self._known_until, self._seconds() - _HOLD))
+
+    async def _show_until(self, seconds: float) -> None:
+        """Show what happened until then, in order; what comes later still has the time of what was shown last."""
+        while self._held and self._held[0][0] <= seconds:
+            at, _, event, facts = heappop(self._held)
+            self._shown_at = max(self._shown_at, at)
+            facts = {**facts, "seconds": self._shown_at}
             lines = demo_text.lines(event, facts, self._out.style, self._out.table)
             if self._screen is not None:
                 self._screen.show(lines)
@@ -298,7 +329,10 @@ class _Demo:
                 await emit(self._out, event, facts, lines)
 
     def _now(self) -> dict[str, Any]:
-        return {"seconds": round(time.time() - self._story.began, 3)}
+        return {"seconds": round(self._seconds(), 3)}
+
+    def _seconds(self) -> float:
+        return time.time() - self._story.began
 
     async def sum_up(self) -> None:
         """The end: what there was in all."""

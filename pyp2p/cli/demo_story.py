@@ -28,6 +28,7 @@ _FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "caught_up": ("time", "from", "count", "first", "last"),
     "mesh": ("time", "topic", "peers", "mesh"),
     "fork": ("time", "fork", "epoch", "fork_digest"),
+    "gossip": ("time", "topic"),
     "warning": ("time", "text"),
     "totals": ("time",),
 }
@@ -62,7 +63,9 @@ class NodeStory:
     away_from: float = math.inf  # the first slot that it missed
     away_until: float = math.inf  # the first one again that it did not
     forks: dict[int, str] = field(default_factory=dict)  # by the epoch in which it changed to it
-    totals: Line | None = None
+    totals: Line | None = None  # of the last run
+    gossip: int = 0  # messages that the last run told of
+    killed_gossip: int = 0  # those of the run that was killed, which has no totals
 
     @property
     def head(self) -> int:
@@ -104,6 +107,7 @@ class Story:
         returned = node.runs > 0
         known = node.peer_id
         node.runs += 1
+        node.gossip = 0
         node.alive, node.listening = True, line["time"]
         node.peer_id, node.addresses = line["peer_id"], list(line["addresses"])
         self._by_peer[node.peer_id] = number
@@ -132,6 +136,7 @@ class Story:
             "caught_up": self._caught_up,
             "mesh": self._mesh,
             "fork": self._fork,
+            "gossip": self._gossip,
             "warning": self._warning,
             "totals": self._totals,
         }.get(event if isinstance(event, str) else "")
@@ -246,6 +251,10 @@ class Story:
         if all(each.forks.get(epoch) == fork for each in there):
             yield "changed", {**facts, "nodes": [each.number for each in there]}
 
+    def _gossip(self, node: NodeStory, line: Line) -> Iterator[Told]:
+        node.gossip += 1
+        yield from ()
+
     def _warning(self, node: NodeStory, line: Line) -> Iterator[Told]:
         yield "warning", {**self._at(line), "node": node.number, "text": line["text"]}
 
@@ -269,6 +278,7 @@ class Story:
         """All that a killed node had said was heard: whatever block it did not tell of is one that it missed."""
         node = self.nodes[number]
         node.away_from = node.head + 1
+        node.killed_gossip = node.gossip
         node.peers.clear()
         node.links.clear()
         node.meshes.clear()

@@ -50,10 +50,8 @@ def _status(facts: Facts) -> str:
     dialled = facts["dialled_by"]
     found = second if dialled == first else first
     met = f"node {dialled} dialled node {found}" + (" again" if facts["again"] else ", found through discovery")
-    return (
-        f"met  {met}; status both ways: fork digest {facts['fork_digest']}, heads {facts['heads'][0]} and "
-        f"{facts['heads'][1]}"
-    )
+    heads = [f"node {node} has head {head}" for node, head in zip(facts["nodes"], facts["heads"], strict=True)]
+    return f"met  {met}; status both ways: fork digest {facts['fork_digest']}, {', '.join(heads)}"
 
 
 def _block(facts: Facts) -> str:
@@ -202,10 +200,12 @@ def moved(story: Story) -> list[tuple[str, object]]:
     def added(name: str) -> int:
         return sum(each.get(name, 0) for each in totals)
 
-    gossip = sum(sum(each.get("gossip", {}).values()) for each in totals)
+    killed = sum(node.killed_gossip for node in story.nodes.values())
+    gossip = sum(sum(each.get("gossip", {}).values()) for each in totals) + killed
+    without = "" if story.lost is None else f"; what node {story.lost.number} moved before it was killed is not in it"
     return [
         ("moved", f"{render.size(added('bytes_out'))} in {added('messages_out')} messages, over "
-                  f"{added('connections')} ends of connections"),
+                  f"{added('connections')} ends of connections{without}"),
         ("gossip", f"{gossip} messages accepted"),
     ]  # fmt: skip
 

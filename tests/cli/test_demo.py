@@ -55,6 +55,8 @@ def test_the_demonstration_shows_all_that_is_expected_and_ends_well() -> None:
     assert len(told["totals"]) == 6
     assert last["pairs"] == 15
     assert lines[-1] is last
+    times = [line["seconds"] for line in lines]
+    assert times == sorted(times)
     assert {node["client"] for node in last["nodes"]} == {f"pyp2p/0.1.0 node-{number}" for number in range(1, 7)}
 
 
@@ -112,6 +114,7 @@ def until(process: subprocess.Popen[str], event: str) -> list[psutil.Process]:
         ("node", signal.SIGTERM),
         ("found", signal.SIGINT),
         ("lost", signal.SIGINT),
+        ("node", signal.SIGHUP),
     ],
 )
 def test_an_interrupt_ends_all_processes_and_leaves_no_folder(

@@ -110,6 +110,29 @@ def test_a_status_is_told_when_both_have_it_once_and_with_each_head() -> None:
     assert scene.connects(2, 3, "inbound") == []
 
 
+def test_in_words_each_head_stands_beside_its_node() -> None:
+    scene = Scene()
+    scene.connects(3, 2)
+    ((event, facts),) = scene.connects(2, 3, "inbound")
+    (line,) = demo_text.lines(event, {**facts, "heads": [21, 0]}, Style(), plain)
+    assert line.endswith(f"digest {DIGEST}, node 2 has head 21, node 3 has head 0")
+
+
+def test_the_messages_of_the_run_that_was_killed_count() -> None:
+    scene = Scene()
+    for number, count in ((1, 2), (3, 5)):
+        for _ in range(count):
+            assert scene.says(number, "gossip", topic=TOPIC) == []
+    scene.lose(3)
+    scene.listens(3, 20.0)
+    scene.says(3, "gossip", topic=TOPIC)
+    scene.says(1, "totals", gossip={TOPIC: 2}, bytes_out=1, messages_out=1, connections=1)
+    scene.says(3, "totals", gossip={TOPIC: 1}, bytes_out=1, messages_out=1, connections=1)
+    moved, gossip = demo_text.moved(scene.story)
+    assert gossip == ("gossip", "8 messages accepted")
+    assert str(moved[1]).endswith("; what node 3 moved before it was killed is not in it")
+
+
 def test_discovery_lacks_whoever_is_not_connected() -> None:
     scene = Scene()
     scene.meet(1, 2)
@@ -339,7 +362,7 @@ def test_every_step_has_its_line() -> None:
     text = shown(scene.told)
     for words in (
         "node 1     16Uiu2HAm-1 at /ip4/127.0.0.1/tcp/9001, makes the blocks",
-        "met        node 1 dialled node 2, found through discovery; status both ways: fork digest 6a95a1a9, heads 1",
+        "met        node 1 dialled node 2, found through discovery; status both ways: fork digest 6a95a1a9, ",
         "block 1    all 3 nodes had it after 20.0 ms (2 by gossip)",
         "lost       node 3 was killed (SIGKILL); the last block it had is 1",
         "block 2    all 2 nodes had it after 10.0 ms (1 by gossip)",

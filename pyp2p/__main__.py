@@ -1,12 +1,20 @@
-"""`python -m pyp2p` is `pyp2p`."""
+"""`python -m pyp2p` is `pyp2p`. An interrupt while it starts ends it as quietly as one of a command that runs."""
 
 import sys
 
-if __name__ == "__main__":
-    try:
-        from pyp2p.cli.main import main
+try:
+    from pyp2p.cli.main import main
+except KeyboardInterrupt:
+    sys.exit(130)
 
-        code = main()
+
+def run() -> int:
+    """Run the command line of this process and return the exit code."""
+    try:
+        return main()
     except KeyboardInterrupt:  # before the command could take care of it
-        code = 130
-    sys.exit(code)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(run())

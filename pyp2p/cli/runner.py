@@ -1,7 +1,8 @@
 """Running a command under trio: signals, the live line, a reader that goes away.
 
-Rules: SIGINT and SIGTERM cancel the command, which ends in an orderly way; a second one ends it at once. Commands give
-their exit code and raise nothing that is expected (`CommandFailed` is shown inside).
+Rules: SIGINT, SIGTERM and the hangup of the terminal (unless that is ignored, as under nohup) cancel the command, which
+ends in an orderly way; a second SIGINT ends it at once. Commands give their exit code and raise nothing that is
+expected (`CommandFailed` is shown inside).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _REDRAW = 0.2
 
 
 def run(command: Callable[[], Awaitable[int]], out: Output, terminated: int = INTERRUPTED) -> int:
-    """Run `command` and return its exit code; 130 when it was interrupted, `terminated` after SIGTERM."""
+    """Run `command` and return its exit code; 130 when it was interrupted, `terminated` after SIGTERM and SIGHUP."""
     code = INTERRUPTED
     try:
         code = trio.run(_main, command, out, terminated)
@@ -34,10 +35,13 @@ async def _main(command: Callable[[], Awaitable[int]], out: Output, terminated: 
 
         async def watch(task_status: trio.TaskStatus[None]) -> None:
             nonlocal code
-            with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            ends = [signal.SIGINT, signal.SIGTERM]
+            if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+                ends.append(signal.SIGHUP)
+            with trio.open_signal_receiver(*ends) as signals:
                 task_status.started()
                 async for number in signals:
-                    if number == signal.SIGTERM:
+                    if number != signal.SIGINT:
                         code = terminated
                     break
             nursery.cancel_scope.cancel()

@@ -1,5 +1,6 @@
 """`pyp2p node` between processes on loopback: what it tells, what it serves, how it ends."""
 
+import configparser
 import json
 import signal
 import socket
@@ -92,12 +93,29 @@ def test_a_network_from_one_record_follows_its_chain_and_who_leaves_says_goodbye
         assert again.first["head_slot"] == rest[-1]["head_slot"]
 
 
-def test_sigterm_ends_it_in_an_orderly_way() -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_sigterm_and_a_hangup_end_it_in_an_orderly_way(number: signal.Signals) -> None:
     with listening("--chain", "dev", how=NODE) as node:
-        node.process.send_signal(signal.SIGTERM)
+        node.process.send_signal(number)
         out, err = node.process.communicate(timeout=SECONDS)
         assert (node.process.returncode, err) == (0, "")
         assert events(out)[-1]["event"] == "totals"
+
+
+def test_a_hangup_that_is_ignored_ends_nothing() -> None:
+    interpreter, *words = command("node", "--json", "--chain", "dev")
+    nohup = "import os, signal, sys; signal.signal(1, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    with subprocess.Popen(
+        [interpreter, "-c", nohup, interpreter, *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        node = Listening(process)
+        process.send_signal(signal.SIGHUP)
+        assert events(node.close_stdin())[-1]["event"] == "totals"
+        assert process.returncode == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -111,10 +129,17 @@ def test_a_signal_while_it_dials_somebody_who_says_nothing_ends_it_at_once(numbe
             assert events(out)[-1]["event"] == "totals"
 
 
-@pytest.mark.parametrize("moment", ["trio", "pyp2p.beacon.network", "pyp2p.cli.node_view"])
-def test_a_signal_while_it_starts_ends_it_without_a_traceback(moment: str) -> None:
-    """Python tells which module it loads: the signal comes at three moments of the start."""
+@pytest.mark.parametrize("moment", ["argparse", "trio", "pyp2p.beacon.network", "pyp2p.cli.node_view"])
+@pytest.mark.parametrize("installed", [False, True])
+def test_a_signal_while_it_starts_ends_it_without_a_traceback(moment: str, installed: bool) -> None:
+    """Python tells which module it loads: the signal comes at some moments of the start, also of what is installed."""
     interpreter, *words = command("node", "--chain", "dev", "--json")
+    if installed:
+        settings = configparser.ConfigParser()
+        settings.read(Path(__file__).parents[2] / "setup.cfg")
+        script = settings["options.entry_points"]["console_scripts"].strip()
+        module, _, function = script.removeprefix("pyp2p = ").partition(":")
+        words[:2] = ["-c", f"import sys; from {module} import {function}; sys.exit({function}())"]
     with subprocess.Popen(
         [interpreter, "-v", *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

@@ -89,7 +89,7 @@ async def pong(connection, request):
     ids=lambda value: value if isinstance(value, str) else "",
 )
 @simulated(seeds=(1,))
-async def test_hostile_078_080_081_a_bad_request_is_told_so_and_scored(sim: Sim, name: str, data: bytes) -> None:
+async def test_hostile_078_080_081_082_a_bad_request_is_told_so_and_scored(sim: Sim, name: str, data: bytes) -> None:
     async with scene(sim) as talk:
         talk.reqresp.serve(PING, pong)
         try:

@@ -54,6 +54,7 @@ class Node:
     follower: Follower
     told: list[tuple[float, NetworkEvent]] = field(default_factory=list)
     taken: int = 0  # chunks that it had of others, where it counts
+    sent_away: list[tuple[PeerId, int]] = field(default_factory=list)  # goodbyes that it heard, where somebody listens
     left: trio.Event = field(default_factory=trio.Event)
     gone: trio.Event = field(default_factory=trio.Event)
 

@@ -36,14 +36,23 @@ class Lie(ChainStatus):
         return StatusV2(said, self.finalized_root, self.finalized_epoch, self.head_root, self.head_slot + self.ahead, 0)
 
 
+async def knock(node: Node, honest: list[Node]) -> None:
+    """Come to everybody once, whether or not discovery brought them together already."""
+    for victim in honest:
+        with suppress(DialFailed):
+            await node.net.switch.connect(victim.peer, victim.net.switch.addresses)
+
+
 async def wrong_digest(node: Node, honest: list[Node]) -> None:
     """Its record is of our chain, its status is not."""
     node.net.status = Lie(digest=b"evil")
+    await knock(node, honest)
 
 
 async def status_liar(node: Node, honest: list[Node]) -> None:
     """It claims blocks of slots to come."""
     node.net.status = Lie(ahead=1000)
+    await knock(node, honest)
 
 
 async def garbage(node: Node, honest: list[Node]) -> None:

@@ -186,7 +186,7 @@ def test_frames_of_the_vectors_carry_a_request_of_their_size_and_no_other(entry:
 
 @pytest.mark.hostile
 @pytest.mark.parametrize("entry", in_frames("framed_invalid"))
-def test_hostile_081_bad_frames_of_the_vectors_are_no_request(entry: dict) -> None:
+def test_hostile_082_bad_frames_of_the_vectors_are_no_request(entry: dict) -> None:
     with pytest.raises(WireError):
         asked(MAINNET.ping, varint(8) + bytes.fromhex(entry["framed"]))
 

@@ -16,8 +16,9 @@ def test_a_full_house_that_pings_as_it_should_is_answered_at_once() -> None:
     assert max(waits) == 0
 
 
+@pytest.mark.hostile
 @pytest.mark.parametrize("name", ["status", "ping", "metadata", "goodbye"])
-def test_hostile_085_nobody_waits_for_admission_because_others_use_their_quotas_up(name: str) -> None:
+def test_hostile_080_nobody_waits_for_admission_because_others_use_their_quotas_up(name: str) -> None:
     """As many as may be connected ask as often as each may; one more, who asks once in a while, is answered at once."""
     quota = QUOTAS[name].quota(1)
     total = Bucket(quota.total, 0.0)

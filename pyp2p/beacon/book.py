@@ -112,11 +112,6 @@ class MemoryBook:
             self._note_ban(peer)
         await trio.lowlevel.checkpoint()  # no hurry: a ban that is over is told from one that is not
 
-    def forget(self, peer: PeerId) -> None:
-        """Remove a peer; its ban stays."""
-        if self._dialled.pop(peer, None) or self._strangers.pop(peer, None):
-            self._note(peer)
-
     def get(self, peer: PeerId) -> Entry | None:
         """What is known of a peer."""
         return self._dialled.get(peer) or self._strangers.get(peer)
@@ -135,10 +130,6 @@ class MemoryBook:
         for peer, ban in list(self._bans.items()):
             if ban.until > wall:
                 yield peer, _ip(ban.ip), ban.until - wall
-
-    def counters(self) -> dict[str, int]:
-        """How many are in the book."""
-        return {"dialled": len(self._dialled), "strangers": len(self._strangers), "bans": len(self._bans)}
 
     # --- parts
 

@@ -43,7 +43,12 @@ def _whole(name: str, value: object) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What may be asked for at a time, and how far back; the defaults are those of phase0."""
+    """What may be asked for at a time, and how far back; the defaults are those of phase0.
+
+    `max_request_*` bound what a request may name and an answer may hold. `min_epochs_for_*` are for who keeps blocks:
+    those of so many epochs before now are to be served (MIN_EPOCHS_FOR_BLOCK_REQUESTS and the like); nothing here
+    holds an application to it.
+    """
 
     max_request_blocks: int = 1024
     max_request_blob_sidecars: int = 768

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Annotated, Final
 
-from pyp2p.beacon.ssz import Bitvector, ByteList, ByteVector, Container, SszList, Uint
+from pyp2p.beacon.ssz import Bitvector, ByteVector, Container, SszList, Uint
 from pyp2p.errors import WireError
 
 FAR_FUTURE_EPOCH: Final = (1 << 64) - 1
 ATTESTATION_SUBNET_COUNT: Final = 64
 SYNC_COMMITTEE_SUBNET_COUNT: Final = 4
 NUMBER_OF_COLUMNS: Final = 128
-MAX_ERROR_MESSAGE: Final = 256  # bytes
 _UINT64_END: Final = 1 << 64
 
 UINT64: Final = Uint(8)
@@ -27,7 +26,6 @@ FORK_DIGEST: Final = ByteVector(4)
 VERSION: Final = ByteVector(4)
 ATTNETS: Final = Bitvector(ATTESTATION_SUBNET_COUNT)  # also the entry `attnets` of a node record
 SYNCNETS: Final = Bitvector(SYNC_COMMITTEE_SUBNET_COUNT)  # also the entry `syncnets`
-ERROR_MESSAGE: Final = ByteList(MAX_ERROR_MESSAGE)
 PING: Final = UINT64  # `MetaData.seq_number` of who says it
 GOODBYE: Final = UINT64  # a `GoodbyeReason`, or a number that we know no name for
 LIGHT_CLIENT_BOOTSTRAP_REQUEST: Final = ROOT
@@ -71,6 +69,10 @@ class StatusV2(StatusV1):
     """`StatusV1` and the first slot from which blocks can be had (fulu, 92 bytes)."""
 
     earliest_available_slot: Slot
+
+    def v1(self) -> StatusV1:
+        """What a peer hears of it that speaks no fulu."""
+        return StatusV1(self.fork_digest, self.finalized_root, self.finalized_epoch, self.head_root, self.head_slot)
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,7 +172,7 @@ class Exchange:
 
     async def _ask_status(self, connection: Connection) -> StatusV1:
         ours = self._us.status()
-        tries: list[tuple[Method[Any, Any], StatusV1]] = [(self._methods.status_v1, _old(ours))]
+        tries: list[tuple[Method[Any, Any], StatusV1]] = [(self._methods.status_v1, ours.v1())]
         tries.insert(0 if self._since("fulu") else 1, (self._methods.status_v2, ours))
         status: StatusV1 = await self._first_spoken(connection, tries)
         return status
@@ -249,7 +249,7 @@ class Exchange:
         facts.status = theirs
         ours = self._us.status()
         try:
-            yield ours if isinstance(theirs, StatusV2) else _old(ours)
+            yield ours if isinstance(theirs, StatusV2) else ours.v1()
         finally:  # once it has our answer, whatever becomes of it
             if facts.asked.is_set():
                 self._judge(connection, theirs)
@@ -310,10 +310,3 @@ def goodbye_text(code: int) -> str:
         return GoodbyeReason(code).name.lower().replace("_", " ")
     except ValueError:
         return f"code {code}"
-
-
-def _old(status: StatusV2) -> StatusV1:
-    """As in phase0."""
-    return StatusV1(
-        status.fork_digest, status.finalized_root, status.finalized_epoch, status.head_root, status.head_slot
-    )

@@ -98,11 +98,10 @@ def load_metadata_seq(path: Path, first: int, wall: float) -> MetadataSeq:
 
 @dataclass(frozen=True, slots=True)
 class DataFolder:
-    """An open data folder: `key_made` when the identity is new; `nodes` and `peers` are the files of others."""
+    """An open data folder; `nodes` and `peers` are the files of others."""
 
     path: Path
     identity: Identity
-    key_made: bool
     metadata: MetadataSeq
 
     @property
@@ -131,7 +130,7 @@ def open_data(
     with _locked(path):
         identity, made = load_or_create_key(path / "key", key_type, world.entropy)
         first = 0 if made else _by_time(world.wall())  # others may remember a higher number of this key
-        yield DataFolder(path, identity, made, load_metadata_seq(path / "local.json", first, world.wall()))
+        yield DataFolder(path, identity, load_metadata_seq(path / "local.json", first, world.wall()))
 
 
 def make_folder(path: Path) -> None:

@@ -11,7 +11,7 @@ from pyp2p.beacon.chain import Chain
 from pyp2p.beacon.containers import ATTESTATION_SUBNET_COUNT, ATTNETS, FAR_FUTURE_EPOCH, SYNCNETS, ENRForkID
 from pyp2p.beacon.subnets import attestation_subnets
 from pyp2p.discv5.enr import Enr, Value
-from pyp2p.errors import LocalProtocolError, WireError
+from pyp2p.errors import LocalProtocolError
 
 
 class OwnSubnets:
@@ -56,8 +56,5 @@ def record_entries(
 
 def same_network(record: Enr, chain: Chain, epoch: int) -> bool:
     """True for a node whose record names the digest of now, whatever it thinks of forks to come."""
-    try:
-        said = record.eth2
-        return said is not None and ENRForkID.decode(said).fork_digest == chain.at_epoch(epoch).digest
-    except WireError:
-        return False
+    said = record.eth2  # of 16 bytes where there is one: any are an ENRForkID
+    return said is not None and ENRForkID.decode(said).fork_digest == chain.at_epoch(epoch).digest

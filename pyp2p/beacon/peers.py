@@ -234,11 +234,6 @@ class PeerManager:
         state.seq = seq
         self._changed = True
 
-    def metadata_seq(self, peer: PeerId) -> int | None:
-        """The sequence number of the metadata that we have of a peer: one that pings with a higher one has news."""
-        state = self._peers.get(peer)
-        return None if state is None else state.seq
-
     def want_subnet(self, subnet: Subnet, until: float) -> None:
         """Keep the subnet served until then (infinity: for good); an earlier wish is replaced, one in the past ends."""
         self._wanted_subnets[subnet] = until

@@ -41,7 +41,7 @@ class ChainStatus:
 
     def v1(self, digest: bytes) -> StatusV1:
         """As a message of phase0."""
-        return StatusV1(digest, self.finalized_root, self.finalized_epoch, self.head_root, self.head_slot)
+        return self.v2(digest).v1()
 
     def v2(self, digest: bytes) -> StatusV2:
         """As a message of fulu."""

@@ -17,7 +17,6 @@ SUBNETS_PER_NODE: Final = 2
 EPOCHS_PER_SUBNET_SUBSCRIPTION: Final = 256
 NUMBER_OF_CUSTODY_GROUPS: Final = 128
 CUSTODY_REQUIREMENT: Final = 4  # groups that a node keeps at least
-SAMPLES_PER_SLOT: Final = 8  # groups that a node looks after at least, by keeping or asking
 DATA_COLUMN_SIDECAR_SUBNET_COUNT: Final = 128
 NODE_ID_BYTES: Final = 32
 _NODE_ID_BITS: Final = 8 * NODE_ID_BYTES

@@ -23,12 +23,12 @@ WORLD = Platform(wall=lambda: NOW + 0.5)
 def test_the_identity_and_the_number_survive_a_restart(tmp_path: Path) -> None:
     folder = tmp_path / "made" / "here"
     with open_data(folder, platform=WORLD) as data:
-        assert data.key_made and data.identity.public_key.type is KeyType.SECP256K1
+        assert data.identity.public_key.type is KeyType.SECP256K1
         assert [data.metadata.of(each) for each in (b"a", b"a", b"b")] == [0, 0, 1]
         first = data.identity.peer
         assert stat.S_IMODE((folder / "key").stat().st_mode) == 0o600
     with open_data(folder, platform=WORLD) as data:
-        assert (data.identity.peer, data.key_made) == (first, False)
+        assert data.identity.peer == first
         assert [data.metadata.of(each) for each in (b"b", b"c")] == [1, 2]
         assert (data.nodes.name, data.peers.name) == ("nodes.json", "peers.sqlite")
     assert sorted(os.listdir(folder)) == ["key", "local.json", "lock"]

@@ -187,6 +187,18 @@ def test_limits_change_with_the_forks_as_the_specs_say():
     ]
 
 
+def test_how_far_back_is_to_be_served_is_as_the_specs_say_in_every_fork():
+    said = {
+        (
+            period.limits.min_epochs_for_block_requests,
+            period.limits.min_epochs_for_blob_sidecars_requests,
+            period.limits.min_epochs_for_data_column_sidecars_requests,
+        )
+        for period in SMALL.schedule
+    }
+    assert said == {(33024, 4096, 4096)}
+
+
 def test_limits_of_a_chain_hold_from_their_fork_on():
     few = MappingProxyType({"max_request_blocks": 16, "min_epochs_for_block_requests": 2})
     forks = (SMALL.forks[0], replace(SMALL.forks[1], limits=few), *SMALL.forks[2:])

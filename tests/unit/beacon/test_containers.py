@@ -125,7 +125,7 @@ TYPES = {
     "List[Root]": (c.block_roots(128), RList[Bytes32, 128]),
     "List[BlobIdentifier]": (c.blob_identifiers(768), RList[RBlobIdentifier, 768]),
     "List[DataColumnsByRootIdentifier]": (c.data_columns_by_root(128), RList[RColumnsByRoot, 128]),
-    "ErrorMessage": (c.ERROR_MESSAGE, RByteList[256]),
+    "ErrorMessage": (ByteList(256), RByteList[256]),
 }
 
 
@@ -342,7 +342,7 @@ def test_lists_name_the_element_that_does_not_fit():
     with pytest.raises(LocalProtocolError, match=r"^ids\[0\] must be a BlobIdentifier"):
         c.blob_identifiers(2).check((ROOT_BYTES,), "ids")
     with pytest.raises(LocalProtocolError, match=r"^text must be"):
-        c.ERROR_MESSAGE.check(b"a" * 257, "text")
+        ByteList(256).check(b"a" * 257, "text")
 
 
 @pytest.mark.parametrize(
@@ -352,7 +352,7 @@ def test_lists_name_the_element_that_does_not_fit():
         (c.PING, bytes(7), "uint64: 7 bytes instead of 8"),
         (c.MetaDataV2.ssz(), bytes(16) + b"\x10", "MetaDataV2.syncnets: bit 4 is set, the last one is 3"),
         (c.block_roots(2), bytes(33), "List[Bytes32, 2]: 33 bytes are no whole number of elements of 32"),
-        (c.ERROR_MESSAGE, bytes(257), "List[byte, 256]: 257 bytes instead of 0 to 256"),
+        (ByteList(256), bytes(257), "List[byte, 256]: 257 bytes instead of 0 to 256"),
     ],
 )
 def test_what_cannot_be_decoded_names_type_and_field(kind, raw, text):

@@ -62,6 +62,8 @@ class MetadataSeq:
             if self._contents is not None:
                 self._seq += 1
             self._contents = contents
+            # Two fsyncs in the caller's thread, a few milliseconds on most disks: subnets change once in many slots.
+            # A thread would make all who ask wait, or tell a number that a kill takes back.
             self._save()
         return self._seq
 

@@ -129,7 +129,11 @@ class Unban:
 
 @dataclass(frozen=True, slots=True)
 class BanIp:
-    """Let nobody in from there until then (monotonic seconds); said again when it is extended. It ends by itself."""
+    """Let nobody in from there until then (monotonic seconds); said again when it is extended. It ends by itself.
+
+    No `Unban` ends it earlier: it runs until so few of the bans there are left that it would not begin, and where one
+    of them gives way in a full table before that, who filled the table would be let in again.
+    """
 
     network: IPNetwork
     until: float

@@ -1,7 +1,7 @@
 """Blocks by what they are built on: which of them make the chain, and what is to be served of it.
 
 Rules: pure. The head is the block with the most ancestors, of equals the one with the lower root: a rule for chains
-without votes, the same at every node. The oldest blocks go when there are too many.
+without votes, the same at every node. The oldest blocks go when there are too many, or when they take too much memory.
 """
 
 from __future__ import annotations
@@ -43,10 +43,12 @@ class _Placed:
 
 
 class BlockTree:
-    """At most `most` blocks; the first one stands for all that came before it."""
+    """At most `most` blocks of `most_bytes` in all, but always the head; the first one stands for all before it."""
 
-    def __init__(self, anchor: Block, most: int = 65_536) -> None:
+    def __init__(self, anchor: Block, most: int = 65_536, most_bytes: int = 512 * 1024 * 1024) -> None:
         self._most = most
+        self._most_bytes = most_bytes
+        self._bytes = len(anchor.ssz)
         self._blocks: dict[bytes, _Placed] = {anchor.root: _Placed(anchor, 0)}
         self._head = self._blocks[anchor.root]
         self._by_slot: dict[int, Block] = {anchor.slot: anchor}  # the chain that ends in the head, in order
@@ -82,9 +84,10 @@ class BlockTree:
         if block.slot <= parent.block.slot:
             raise ValueError(f"a block of slot {block.slot} on one of slot {parent.block.slot}")
         placed = self._blocks[block.root] = _Placed(block, parent.height + 1)
+        self._bytes += len(block.ssz)
         if (-placed.height, block.root) < (-self._head.height, self.head.root):
             self._move_head(placed)
-        if len(self._blocks) > self._most:
+        while len(self._blocks) > 1 and (len(self._blocks) > self._most or self._bytes > self._most_bytes):
             self._drop_oldest()
         return True
 
@@ -117,5 +120,6 @@ class BlockTree:
     def _drop_oldest(self) -> None:
         root = next(root for root, placed in self._blocks.items() if placed is not self._head)
         block = self._blocks.pop(root).block
+        self._bytes -= len(block.ssz)
         if self._by_slot.get(block.slot) is block:
             del self._by_slot[block.slot]

@@ -1,7 +1,7 @@
 """Blocks by what they are built on, held against a model that looks at everything each time."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given
@@ -110,6 +110,24 @@ def test_hostile_098_a_flood_of_branches_never_pushes_out_the_head() -> None:
     assert top.root in tree
     assert tree.head == top
     assert len(tree) <= 3
+
+
+@pytest.mark.hostile
+def test_hostile_098_the_oldest_go_when_they_take_too_much_memory() -> None:
+    tree = BlockTree(GENESIS, most_bytes=1000)
+    blocks = [replace(block, ssz=bytes(300)) for block in line(GENESIS, *range(1, 6))]
+    for block in blocks:
+        tree.add(block)
+    assert list(tree.chain(0, 100)) == blocks[2:]
+    (large,) = line(blocks[-1], 9)
+    tree.add(replace(large, ssz=bytes(900)))
+    assert [block.slot for block in tree.chain(0, 100)] == [9]
+    (larger,) = line(large, 10)
+    tree.add(replace(larger, ssz=bytes(5000)))
+    assert (tree.head.slot, len(tree), tree.first_slot) == (10, 1, 10)
+    (small,) = line(larger, 11)
+    tree.add(small)
+    assert (tree.head, len(tree)) == (small, 1)
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 3)), max_size=40), st.randoms(use_true_random=False))

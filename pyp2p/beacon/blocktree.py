@@ -6,7 +6,7 @@ without votes, the same at every node. The oldest blocks go when there are too m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Protocol
@@ -43,9 +43,19 @@ class _Placed:
 
 
 class BlockTree:
-    """At most `most` blocks of `most_bytes` in all, but always the head; the first one stands for all before it."""
+    """At most `most` blocks of `most_bytes` in all, but always the head; the first one stands for all before it.
 
-    def __init__(self, anchor: Block, most: int = 65_536, most_bytes: int = 512 * 1024 * 1024) -> None:
+    `dropped` is told of each block that goes.
+    """
+
+    def __init__(
+        self,
+        anchor: Block,
+        most: int = 65_536,
+        most_bytes: int = 512 * 1024 * 1024,
+        dropped: Callable[[Block], None] | None = None,
+    ) -> None:
+        self._dropped = dropped
         self._most = most
         self._most_bytes = most_bytes
         self._bytes = len(anchor.ssz)
@@ -123,3 +133,5 @@ class BlockTree:
         self._bytes -= len(block.ssz)
         if self._by_slot.get(block.slot) is block:
             del self._by_slot[block.slot]
+        if self._dropped is not None:
+            self._dropped(block)

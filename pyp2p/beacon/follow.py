@@ -66,9 +66,11 @@ News = Imported | CaughtUp
 class Blocks:
     """The blocks of a chain that we have: a tree, and the folder that keeps them (None: memory only)."""
 
-    def __init__(self, chain: Chain, folder: BlockFolder | None = None) -> None:
+    def __init__(self, chain: Chain, folder: BlockFolder | None = None, most: int = 65_536) -> None:
         self.chain = chain
-        self.tree = BlockTree(genesis_block(chain))
+        self._most = most
+        self._gone: list[tuple[int, bytes]] = []  # what the tree dropped and the folder still has
+        self.tree = self._tree(genesis_block(chain))
         self.folder = folder
 
     @property
@@ -79,13 +81,42 @@ class Blocks:
 
     def read(self) -> None:
         """Read the folder; what is no block, or built on none, is left out. Blocks for as long as that takes."""
-        for raw in () if self.folder is None else self.folder.blocks():
+        if self.folder is None:
+            return
+        late: BlockTree | None = None  # of a folder whose first blocks were dropped
+        begins_late = self.folder.begins_late(self.chain.genesis_validators_root)
+        for raw in self.folder.blocks():
             try:
                 block = read_block(self.chain, raw)
                 if block.parent_root in self.tree:
                     self.tree.add(block)
+                elif late is not None and block.parent_root in late:
+                    late.add(block)
+                elif begins_late and (late is None or len(late) == 1):
+                    late = self._tree(block)
             except (WireError, ValueError) as error:
                 logger.warning("block of the folder left out error=%s", error)
+        if late is not None and late.head.slot > self.tree.head.slot:
+            self.tree = late
+        self._drop()
+
+    def keep(self, block: Block) -> None:
+        """Put a block into the folder, and take out what the tree dropped meanwhile. Blocks as `read` does."""
+        if self.folder is not None and block.root in self.tree:  # it may be dropped before its turn comes
+            self.folder.add(block.slot, block.root, block.ssz)
+            self._drop()
+
+    def _tree(self, anchor: Block) -> BlockTree:
+        return BlockTree(anchor, self._most, dropped=self._note)
+
+    def _note(self, block: Block) -> None:
+        if self.folder is not None:
+            self._gone.append((block.slot, block.root))
+
+    def _drop(self) -> None:
+        gone, self._gone = self._gone, []
+        if gone and self.folder is not None:
+            self.folder.drop(gone, self.chain.genesis_validators_root)
 
 
 async def load_blocks(chain: Chain, folder: Path) -> Blocks:
@@ -177,9 +208,8 @@ class Follower:
         return True
 
     async def _tell(self, block: Block, source: PeerId | None, how: str) -> None:
-        folder = self._blocks.folder
-        if folder is not None:
-            await trio.to_thread.run_sync(folder.add, block.slot, block.root, block.ssz)
+        if self._blocks.folder is not None:
+            await trio.to_thread.run_sync(self._blocks.keep, block)
         await self._hub.tell(Imported(block, source, how))
 
     # --- catching up

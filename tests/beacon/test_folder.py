@@ -41,6 +41,22 @@ def test_what_has_no_blocks_name_is_left_out(tmp_path: Path) -> None:
     assert list(folder.blocks()) == [b"one"]
 
 
+def test_what_is_taken_out_is_gone_and_the_folder_remembers_of_which_chain(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = BlockFolder(tmp_path)
+    for slot in (7, 8):
+        folder.add(slot, ROOTS[slot - 7], b"block %d" % slot)
+    assert not folder.begins_late(ROOTS[3])
+    folder.drop([(7, ROOTS[0]), (7, ROOTS[4])], ROOTS[3])
+    assert list(folder.blocks()) == [b"block 8"]
+    assert folder.begins_late(ROOTS[3]) and not folder.begins_late(ROOTS[4])
+    (tmp_path / ("000000000009-" + "00" * 32 + ".ssz")).mkdir()
+    folder.drop([(9, ROOTS[0]), (8, ROOTS[1])], ROOTS[3])
+    assert list(folder.blocks()) == []
+    assert "block not taken out" in caplog.text
+
+
 @pytest.mark.hostile
 def test_hostile_098_what_is_too_long_is_not_read_into_memory(tmp_path: Path) -> None:
     folder = BlockFolder(tmp_path)

@@ -10,8 +10,9 @@ import trio
 
 from pyp2p.beacon.config import BeaconConfig
 from pyp2p.beacon.containers import BeaconBlocksByHeadRequest, BeaconBlocksByRangeRequest
-from pyp2p.beacon.devchain import make_block
-from pyp2p.beacon.follow import CaughtUp, Follower, Imported, load_blocks, open_follower
+from pyp2p.beacon.devchain import genesis_block, make_block
+from pyp2p.beacon.folder import BlockFolder
+from pyp2p.beacon.follow import Blocks, CaughtUp, Follower, Imported, load_blocks, open_follower
 from pyp2p.beacon.methods import ForkBytes
 from pyp2p.beacon.network import BeaconNetwork
 from pyp2p.beacon.topics import GOSSIP_TYPES, Topic
@@ -273,3 +274,32 @@ async def test_blocks_of_the_folder_are_there_again(tmp_path: Path, caplog: pyte
             assert one.tree.head == made
             assert net.status.head_slot == made.slot
     assert "block of the folder left out" in caplog.text
+
+
+def test_the_folder_drops_what_the_tree_dropped_and_what_is_left_is_read_again(tmp_path: Path) -> None:
+    ours = chain(started=600)
+    blocks, parent = Blocks(ours, BlockFolder(tmp_path), most=4), genesis_block(ours).root
+    for slot in range(1, 11):
+        block = make_block(ours, slot, parent)
+        parent = block.root
+        blocks.tree.add(block)
+        blocks.keep(block)
+    assert len(list(blocks.folder.blocks())) == 4
+    blocks.keep(make_block(ours, 1, genesis_block(ours).root))  # its turn comes late
+    assert len(list(blocks.folder.blocks())) == 4
+    for most in (65_536, 2):
+        again = Blocks(ours, BlockFolder(tmp_path), most)
+        again.read()
+        assert (again.tree.head, again.tree.first_slot) == (block, 7 if most > 2 else 9)
+        assert again.status.earliest_available_slot == again.tree.first_slot
+    assert len(list(blocks.folder.blocks())) == 2
+
+
+def test_a_folder_that_lacks_first_blocks_which_nobody_dropped_is_fetched_anew(tmp_path: Path) -> None:
+    ours, folder = chain(started=600), BlockFolder(tmp_path)
+    parent = make_block(ours, 1, genesis_block(ours).root).root
+    block = make_block(ours, 2, parent)
+    folder.add(block.slot, block.root, block.ssz)
+    blocks = Blocks(ours, folder)
+    blocks.read()
+    assert (blocks.tree.head.slot, len(blocks.tree)) == (0, 1)

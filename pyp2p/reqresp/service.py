@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
 import trio
 
@@ -45,8 +46,10 @@ from pyp2p.reqresp.core import (
 from pyp2p.reqresp.declare import Limits, Method
 from pyp2p.reqresp.rate import Bucket, Buckets
 from pyp2p.switch.connection import Connection
+from pyp2p.switch.facts import CloseReason
 from pyp2p.switch.limits import Budget
-from pyp2p.switch.stream import MuxedStream
+from pyp2p.switch.service import Service
+from pyp2p.switch.stream import Carrier, MuxedStream
 from pyp2p.switch.switch import Switch
 
 logger = logging.getLogger("pyp2p.reqresp")
@@ -80,6 +83,11 @@ class Response(Generic[Rs]):
         self._reader = reader
         self._over = False
         self._reading = False
+
+    @property
+    def connection(self) -> Carrier:
+        """What it comes on."""
+        return self._stream.connection
 
     def __aiter__(self) -> Response[Rs]:
         return self
@@ -152,12 +160,20 @@ class Response(Generic[Rs]):
             self._asked.answered()
         await self._stream.aclose()
 
+    def __del__(self) -> None:
+        """Whoever forgets an answer before its end gives its place back."""
+        self.close()
+
     def close(self) -> None:
         """Read no more: the stream is reset, the place given back. Never waits; idempotent."""
         if not self._over:
             self._over = True
             self._asked.done(self)
             self._stream.reset()
+
+    def forgo(self) -> None:
+        """Give the place back: its connection has ended, as whoever still reads is told."""
+        self._asked.done(self)
 
     async def aclose(self) -> None:
         """As `close`."""
@@ -214,7 +230,7 @@ class _Asked(Generic[Rq, Rs]):
     def done(self, response: Response[Rs]) -> None:
         """The response is over."""
         self.leave()
-        self._owner.responses.pop(response, None)
+        self._owner.responses.discard(response)
 
     def not_sendable(self, reason: str) -> RequestNotSendable:
         """A failure before anything was sent."""
@@ -306,7 +322,7 @@ class ReqResp:
         self.limits = limits
         self.counters: Counter[tuple[str, str]] = Counter()
         self.places: dict[tuple[PeerId, str], trio.CapacityLimiter] = {}  # of requests of ours that run or wait
-        self.responses: dict[Response[Any], None] = {}  # that are being read
+        self.responses: WeakSet[Response[Any]] = WeakSet()  # that are being read
         self._switch = switch
         self._violated = violated
         self._answered = answered
@@ -394,7 +410,7 @@ class ReqResp:
             raise
         self.counters["asked", method.protocol] += 1
         response = Response(asked, stream, ResponseReader(method, request))
-        self.responses[response] = None
+        self.responses.add(response)
         if self._ended:  # while we waited
             response.close()
             self._check_runs()
@@ -507,6 +523,11 @@ class ReqResp:
 
     # --- the end
 
+    def connection_ended(self, connection: Connection, reason: CloseReason) -> None:
+        """Answers that came on it come no more: their places are free. Called by the switch."""
+        for response in [each for each in self.responses if each.connection is connection]:
+            response.forgo()
+
     def close(self) -> None:
         """End all that is under way."""
         self._ended = True
@@ -549,7 +570,10 @@ async def open_reqresp(
     they raise is logged.
     """
     reqresp = ReqResp(switch, Limits() if limits is None else limits, violated, answered)
+    service = Service("reqresp", peer_disconnected=reqresp.connection_ended)
+    switch.attach(service)
     try:
         yield reqresp
     finally:
+        switch.detach(service)
         reqresp.close()

@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import AsyncExitStack, closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from pyp2p.beacon.network import BeaconNetwork
 from pyp2p.beacon.scores import Tolerance
 from pyp2p.beacon.stats import NodeStats
 from pyp2p.discv5.enr import Enr
-from pyp2p.errors import DataInUse, LocalProtocolError
+from pyp2p.errors import BackingOff, DataInUse, DialFailed, LocalProtocolError
 from pyp2p.muxers.mplex import Mplex
 from pyp2p.reqresp.core import request_bytes
 from pyp2p.testing import Sim, run_sim, simulated
@@ -330,6 +330,50 @@ async def test_the_last_events_are_told_before_the_watchers_end(sim: Sim) -> Non
             await meet(a, b)
         await until(lambda: "over" in told)
         assert [type(each).__name__ for each in told[:-1]] == ["PeerConnected", "PeerDisconnected"]
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.05], ids=["quick", "slow"])
+@simulated(SEEDS[:1])
+async def test_watchers_hear_of_every_peer_of_the_start_and_of_the_end(sim: Sim, pause: float) -> None:
+    """Peers that connect while the network still opens, and all that are there when it is left."""
+    counts = {PeerConnected: 0, PeerDisconnected: 0}
+    async with AsyncExitStack() as stack:
+        others = [await stack.enter_async_context(beacon(sim, f"o{number}")) for number in range(10)]
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        host = sim.net.host("a")
+        a = BeaconNetwork(
+            BeaconConfig(chain(), listen=((host.ips[0], 9000),), identity=identity("a"), events=1),
+            platform=sim.platform("a"),
+            transports=[host.transport],
+            bind=host.bind_udp,
+        )
+
+        async def note(task_status: trio.TaskStatus[None]) -> None:
+            async with a.watch() as events:
+                task_status.started()
+                async for event in events:
+                    await trio.sleep(pause)
+                    if type(event) in counts:
+                        counts[type(event)] += 1
+
+        async def knock(other: BeaconNetwork) -> None:
+            while not other.peers():
+                with suppress(DialFailed, BackingOff):
+                    await other.switch.connect(identity("a").peer, [host.address(9000)], ignore_backoff=True)
+                await trio.sleep(0.001)
+
+        await nursery.start(note)
+        for other in others:
+            nursery.start_soon(knock, other)
+        await trio.sleep(0.01)
+        async with a:
+            await until(lambda: len(a.peers()) == 10)
+            await trio.sleep(1)
+            stats = a.stats()
+            assert sum(stats.opened.values()) - sum(stats.closed.values()) == 10
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+    assert counts == {PeerConnected: 10, PeerDisconnected: 10}
 
 
 def leaves(value: object) -> list[object]:

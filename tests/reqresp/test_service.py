@@ -107,6 +107,26 @@ async def test_a_slow_reader_slows_the_server_and_is_not_on_the_deadline(sim: Si
         assert len(await collected(response)) == 2000
 
 
+@pytest.mark.parametrize("how", ["forgotten", "its connection ends"])
+@simulated(seeds=(1,))
+async def test_an_answer_that_nobody_reads_gives_its_place_back(sim: Sim, how: str) -> None:
+    async def endless(connection, request):
+        while True:
+            yield bytes(1024)
+
+    method = dataclasses.replace(LIST, most=lambda _: 10**6, ceiling=10**6)
+    async with duo(sim) as (client, server):
+        server.reqresp.serve(method, endless)
+        answers = [await client.reqresp.request(server.peer, method, b"x") for _ in range(2)]
+        assert client.reqresp.gauges()["asking"] == 2
+        if how == "forgotten":
+            answers.clear()
+        else:
+            await client.switch.disconnect(server.peer)
+        await trio.sleep(1)
+        assert client.idle()
+
+
 @simulated()
 async def test_closing_early_resets_and_ends_the_handler(sim: Sim) -> None:
     ended = []

@@ -40,6 +40,7 @@ async def beside():
     Path("chain.toml").write_text(chain_text(chain))
     shown = []
     globals()["print"] = lambda *words: shown.append(words)
+    globals()["verified"] = lambda block: True
     async with BeaconNetwork(BeaconConfig(chain)) as maker, open_follower(maker) as follower:
         await follower.produce_one(1)
         async with trio.open_nursery() as nursery:

@@ -78,7 +78,8 @@ def _addresses(addrs: Iterable[str]) -> list[IPAddress]:
             ip = ip_address(given)
         except ValueError:
             raise UsageError(
-                f"--addr {printable(given, 60)}: not an IP address", "discv5: --addr 0.0.0.0 --port 9000"
+                f"--addr {printable(given, 60)}: not an IP address",
+                "Give one beside --port: --addr 0.0.0.0 --port 9000.",
             ) from None
         if canonical(ip) != ip:
             raise UsageError(f"--addr {printable(given)}: an IPv4 address written as IPv6", f"--addr {canonical(ip)}")
@@ -173,8 +174,11 @@ class _Tracer:
 
 
 def bootnodes(options: argparse.Namespace) -> list[Enr]:
-    """The nodes to begin with. Raises `UsageError`."""
-    return [records.read(given) for given in options.bootnode]
+    """The nodes to begin with. Raises `UsageError` that names the option."""
+    try:
+        return [records.read(given) for given in options.bootnode]
+    except UsageError as error:
+        raise UsageError(f"--bootnode: {error.reason}", error.advice) from None
 
 
 def usable(nodes: Sequence[Enr], who: Identity, options: argparse.Namespace, out: Output) -> list[Enr]:

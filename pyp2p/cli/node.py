@@ -242,8 +242,13 @@ async def join(net: BeaconNetwork, feed: Feed) -> None:
         try:
             peer = await net.connect_to_network()
         except JoinFailed as error:
-            tried = "; ".join(map(str, error.bootstraps))
-            feed.tell(*warning(f"no bootstrap node was reached, trying again: {tried}"))
+            count = len(error.bootstraps)
+            words = (
+                f"none of {count} bootstrap nodes was reached, trying again"
+                if count != 1
+                else ("the bootstrap node was not reached, trying again")
+            )
+            feed.tell(*warning(words, map(str, error.bootstraps)))
             await trio.sleep(_REJOIN)
         else:
             feed.tell("joined", {"peer_id": str(peer)}, f"joined        by way of {peer}")

@@ -19,9 +19,9 @@ from pyp2p.cli.failure import UsageError, clean
 from pyp2p.discv5.candidates import Known, named_peer
 from pyp2p.discv5.node import endpoints
 from pyp2p.errors import InvalidEnr, InvalidMultiaddr, printable
-from pyp2p.switch.config import SwitchConfig
 
 _DEV: Final = "dev"
+_MAX_AGENT: Final = 256  # characters; others show it
 _LATEST: Final = 1 << 40  # seconds: a genesis after that is a mistake
 _FORMS = "A chain is mainnet, the name of a file, or dev:SECONDS, made up and beginning then."
 
@@ -55,7 +55,7 @@ def node_config(options: argparse.Namespace, wall: Callable[[], float] = time.ti
     if options.target_peers is not None:
         more["peers"] = PeerConfig(target=options.target_peers)
     if options.advertise:
-        more["advertise"] = tuple(Advertised(*each) for each in options.advertise)
+        more["advertise"] = _advertised(options.advertise)
     beacon = BeaconConfig(
         chain,
         data=data,
@@ -110,10 +110,19 @@ def _folder(options: argparse.Namespace, name: str) -> Path | None:
 
 
 def _agent(given: str) -> str:
-    try:
-        return SwitchConfig(agent=given).agent
-    except ValueError as error:
-        raise UsageError(f"--agent: {error}") from None
+    if len(given) > _MAX_AGENT or not given.isprintable():
+        shown = printable(given, 40)
+        raise UsageError(f"--agent: '{shown}' is no name of at most {_MAX_AGENT} printable characters")
+    return given
+
+
+def _advertised(given: list[tuple[str, int, int]]) -> tuple[Advertised, ...]:
+    """One address of each IP version, as a record can name."""
+    found = {":" in ip: Advertised(ip, tcp, udp) for ip, tcp, udp in given}
+    if len(found) < len(given):
+        places = ", ".join(ip for ip, _, _ in given)
+        raise UsageError(f"--advertise: a record names one address of an IP version, and {places} are given")
+    return tuple(found.values())
 
 
 def _peers(options: argparse.Namespace, name: str) -> tuple[Known, ...]:

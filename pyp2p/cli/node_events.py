@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, Final
 
 import trio
@@ -65,7 +65,7 @@ class Feed:
     def tell(self, event: str, facts: dict[str, Any], line: str) -> None:
         """Something happened. Never waits."""
         if event == "warning":
-            self.warnings.append(line)
+            self.warnings.append(line.partition("\n")[0])
         elif event not in _MANY:
             self.recent.append(line)
         if not self._lines:
@@ -159,10 +159,11 @@ def network_event(event: NetworkEvent) -> tuple[str, dict[str, Any], str]:
             return warning(text)
 
 
-def warning(text: str) -> tuple[str, dict[str, Any], str]:
-    """As `network_event`, for words of warning."""
-    said = printable(text, _TEXT)
-    return "warning", {"text": said}, f"warning       {said}"
+def warning(text: str, details: Iterable[str] = ()) -> tuple[str, dict[str, Any], str]:
+    """As `network_event`, for words of warning; each detail has a line of its own."""
+    said, more = printable(text, _TEXT), [printable(each, _TEXT) for each in details]
+    facts = {"text": said, **({"details": more} if more else {})}
+    return "warning", facts, "\n".join([f"warning       {said}", *(f"              {each}" for each in more)])
 
 
 def _connected(event: PeerConnected) -> tuple[str, dict[str, Any], str]:

@@ -223,6 +223,11 @@ def _advertised(text: str) -> tuple[str, int, int]:
         raise argparse.ArgumentTypeError(
             f"'{printable(text, 60)}' is no IP:TCP or IP:TCP:UDP, like 1.2.3.4:9000 or [2001:db8::1]:9000:9001"
         )
+    ip = ip_address(found[0])
+    if ip.is_unspecified:
+        raise argparse.ArgumentTypeError(f"{ip} stands for every address of a machine: give the one that others reach")
+    if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
+        raise argparse.ArgumentTypeError(f"{ip} is an IPv4 address written as IPv6: give {ip.ipv4_mapped}")
     return found[0], found[1][0], found[1][-1]
 
 
@@ -401,7 +406,7 @@ NODE = (
            many=True),
     Option("--no-discovery", "use no UDP: only peers that are named, and those that come", default=False),
     Option("--metrics", "serve metrics for Prometheus there, like 127.0.0.1:8008", _host_port, "IP:PORT"),
-    _AGENT,
+    replace(_AGENT, help="agent version to announce, at most 256 characters"),
     _MUXER,
     Option("--produce", "make the block of each slot; on a made-up chain only", default=False),
     Option("--blocks", "folder of the blocks of a made-up chain (default: `blocks` in that of --data)", str, "DIR"),

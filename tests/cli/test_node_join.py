@@ -42,8 +42,10 @@ async def test_a_bootnode_that_is_not_there_is_warned_of_and_tried_until_it_is(s
     feed.end(None, 0.0)
     told = [json.loads(line) for line in out.getvalue().splitlines()]
     assert [line["event"] for line in told] == ["warning", "warning", "joined"]
-    assert "no bootstrap node was reached" in told[0]["text"]
-    assert str(record.peer_id) in told[0]["text"]
+    assert told[0]["text"] == "the bootstrap node was not reached, trying again"
+    (detail,) = told[0]["details"]
+    assert detail.startswith(str(record.peer_id))
+    assert feed.warnings[0] == "warning       the bootstrap node was not reached, trying again"
     assert told[2]["peer_id"] == str(record.peer_id)
 
 

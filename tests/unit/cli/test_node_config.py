@@ -101,12 +101,21 @@ def test_the_environment_has_a_folder_of_its_own_for_nodes() -> None:
         (["--blocks", "x"], "--blocks: the blocks of mainnet are not made up"),
         (["--data", ""], "--data: the name of the folder is empty"),
         (["--chain", "dev", "--addr", "host"], "--addr host: not an IP address"),
-        (["--chain", "dev", "--bootnode", "enr:x"], "not a node record"),
+        (["--chain", "dev", "--bootnode", "enr:x"], "--bootnode: not a node record"),
         (["--chain", "dev", "--static-peer", "/ip4/1.2.3.4/tcp/1"], "--static-peer"),
         (["--chain", "dev", "--trusted-peer", "enr:x"], "--trusted-peer"),
         (["--chain", "dev", "--static-peer", UDP_ONLY.text], "names no address to dial"),
         (["--chain", "dev", "--no-discovery", "--advertise", "1.2.3.4:5"], "--advertise"),
         (["--chain", "dev", "--agent", "\udc80"], "--agent"),
+        (["--chain", "dev", "--agent", "x" * 257], "--agent: 'xxxx"),
+        (["--chain", "dev", "--agent", "me\x1b[2J"], "printable characters"),
+        (["--chain", "dev", "--advertise", "0.0.0.0:5"], "0.0.0.0 stands for every address"),
+        (["--chain", "dev", "--advertise", "[::]:5"], ":: stands for every address"),
+        (["--chain", "dev", "--advertise", "[::ffff:1.2.3.4]:5"], "written as IPv6: give 1.2.3.4"),
+        (
+            ["--chain", "dev", "--advertise", "1.2.3.4:5", "--advertise", "5.6.7.8:9"],
+            "--advertise: a record names one address of an IP version, and 1.2.3.4, 5.6.7.8 are given",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_the_name_of_the_option(words: list[str], why: str) -> None:
@@ -114,6 +123,7 @@ def test_what_makes_no_sense_is_refused_with_the_name_of_the_option(words: list[
         config(*words)
     assert why in caught.value.reason
     assert caught.value.reason.isprintable()
+    assert "discv5" not in caught.value.advice  # which is another command
 
 
 @pytest.mark.parametrize(

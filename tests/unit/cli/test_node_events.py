@@ -84,6 +84,12 @@ def test_what_peers_say_is_escaped_and_bounded() -> None:
     assert len(line) < 1200
 
 
+def test_each_detail_of_a_warning_has_a_line() -> None:
+    _, facts, line = warning("none was reached", ["one: no answer", "two: \x1b[2J\n"])
+    assert facts == {"text": "none was reached", "details": ["one: no answer", "two: \\x1b[2J\\n"]}
+    assert [each.strip() for each in line.splitlines()] == ["warning       none was reached", *facts["details"]]
+
+
 def message(payload: bytes, kind: str = "beacon_block") -> GossipMessage:
     return GossipMessage(kind, None, "deneb", bytes(4), payload, f"/eth2/00000000/{kind}/ssz_snappy", PEER)
 

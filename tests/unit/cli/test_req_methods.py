@@ -85,9 +85,9 @@ def test_requests_are_made_of_what_is_given() -> None:
         ("status", {"root": [ROOT]}, "--root says nothing to status"),
         ("beacon_blocks_by_range", {"index": [1]}, "--index says nothing"),
         ("beacon_blocks_by_head", {"root": [ROOT, HEAD]}, "--root: 2 are given"),
-        ("beacon_blocks_by_range", {"count": 100_000}, "count"),
-        ("data_column_sidecars_by_range", {"index": [128]}, "column"),
-        ("beacon_blocks_by_range", {"start": 2**64 - 1, "count": 2}, "start_slot"),
+        ("beacon_blocks_by_range", {"count": 100_000}, "--count: 100000, from 1 to "),
+        ("data_column_sidecars_by_range", {"index": [128]}, "--index: 128, the last one is 127"),
+        ("beacon_blocks_by_range", {"start": 2**64 - 1, "count": 2}, "--start: "),
     ],
 )
 def test_what_makes_no_sense_is_refused(method: str, given: dict[str, Any], why: str) -> None:

@@ -8,8 +8,9 @@ Rules: a block is judged by its bytes, slot and parent only, so this is for chai
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,7 +70,7 @@ class Blocks:
     def __init__(self, chain: Chain, folder: BlockFolder | None = None, most: int = 65_536) -> None:
         self.chain = chain
         self._most = most
-        self._gone: list[tuple[int, bytes]] = []  # what the tree dropped and the folder still has
+        self._gone: deque[tuple[int, bytes]] = deque()  # what the tree dropped and the folder still has
         self.tree = self._tree(genesis_block(chain))
         self.folder = folder
 
@@ -114,8 +115,11 @@ class Blocks:
             self._gone.append((block.slot, block.root))
 
     def _drop(self) -> None:
-        gone, self._gone = self._gone, []
-        if gone and self.folder is not None:
+        gone = []
+        with suppress(IndexError):  # one by one: the tree drops more meanwhile, and another thread may be here too
+            while True:
+                gone.append(self._gone.popleft())
+        if self.folder is not None:
             self.folder.drop(gone, self.chain.genesis_validators_root)
 
 

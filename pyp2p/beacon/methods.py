@@ -271,7 +271,7 @@ class Methods:
             least=0,
             most=lambda request: sum(len(each.columns) for each in request),
             ceiling=columns,
-            complaint=self._of_its_fork("data column sidecar", column_slot),
+            complaint=self._asked_columns_of_roots(),
             about="some columns of blocks by their roots",
         )
 
@@ -338,6 +338,17 @@ class Methods:
             if before is not None and slot >= block_slot(before.ssz):
                 return f"block of slot {slot} after one of slot {block_slot(before.ssz)}, newest first was asked for"
             return self._wrong_fork("block", chunk, slot)
+
+        return complaint
+
+    def _asked_columns_of_roots(self) -> Complaint:
+        of_its_fork = self._of_its_fork("data column sidecar", column_slot)
+
+        def complaint(request: Any, chunk: ForkBytes, before: ForkBytes | None) -> str | None:
+            index = column_index(chunk.ssz)
+            if not any(index in each.columns for each in request):
+                return f"column {index}, which was not asked for"
+            return of_its_fork(request, chunk, before)
 
         return complaint
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 
 import trio
 
@@ -188,10 +189,7 @@ class Peering:
         said = facts.metadata
         if said is None:
             return
-        columns: frozenset[int] = frozenset()
-        groups = getattr(said, "custody_group_count", 0)
-        if 0 < groups <= NUMBER_OF_CUSTODY_GROUPS and (node := node_id_of(peer)) is not None:
-            columns = frozenset(map(data_column_subnet, custody_columns(custody_groups(node, groups))))
+        columns = _columns(peer, getattr(said, "custody_group_count", 0))
         self.manager.metadata(
             peer,
             seq=said.seq_number,
@@ -311,6 +309,15 @@ class Peering:
     def poke(self) -> None:
         """Something changed: ask the manager."""
         self._changed.set()
+
+
+@lru_cache(maxsize=1024)  # each ping tells what is known: the last groups of many take hundreds of hashes
+def _columns(peer: PeerId, groups: int) -> frozenset[int]:
+    """The data column subnets of a peer that claims so many custody groups; none for a claim that cannot be."""
+    node = node_id_of(peer)
+    if node is None or not 0 < groups <= NUMBER_OF_CUSTODY_GROUPS:
+        return frozenset()
+    return frozenset(map(data_column_subnet, custody_columns(custody_groups(node, groups))))
 
 
 def node_id_of(peer: PeerId) -> bytes | None:

@@ -378,6 +378,14 @@ def test_columns_that_were_asked_for_and_no_others() -> None:
         said(method, request, sidecar(Column, FULU + 4, 3))
 
 
+@pytest.mark.hostile
+def test_hostile_083_a_column_by_root_that_was_not_asked_for() -> None:
+    method, request = DEV.data_column_sidecars_by_root_v1, (DataColumnsByRootIdentifier(ROOT, (3, 5)),)
+    assert said(method, request, sidecar(Column, FULU, 5))
+    with pytest.raises(RemoteError, match="column 4, which was not asked for"):
+        said(method, request, sidecar(Column, FULU, 4))
+
+
 # --- what it may cost
 
 

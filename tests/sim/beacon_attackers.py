@@ -9,7 +9,7 @@ from typing import Any
 
 import trio
 
-from pyp2p.beacon.containers import BeaconBlocksByRangeRequest, StatusV1, StatusV2
+from pyp2p.beacon.containers import BeaconBlocksByRangeRequest, GoodbyeReason, StatusV1, StatusV2
 from pyp2p.beacon.methods import ForkBytes
 from pyp2p.beacon.status import ChainStatus
 from pyp2p.errors import DialFailed, RequestFailed
@@ -107,15 +107,22 @@ async def quota_abuser(node: Node, honest: list[Node]) -> None:
 
 
 async def goodbye_spammer(node: Node, honest: list[Node]) -> None:
-    """It connects to everybody, says goodbye at once, and comes again."""
+    """It connects to everybody, says goodbye at once, waits for no answer, and comes again."""
 
     async def pester(victim: Node) -> None:
         while True:
             try:
-                await node.net.switch.connect(victim.peer, victim.net.switch.addresses)
+                connection = await node.net.switch.connect(victim.peer, victim.net.switch.addresses)
             except DialFailed:
                 await trio.sleep(0.5)
-            await node.net.disconnect(victim.peer)
+                continue
+            with suppress(RequestFailed), trio.move_on_after(0.1):
+                async with await node.net.reqresp.request(
+                    connection, node.net.methods.goodbye, GoodbyeReason.CLIENT_SHUTDOWN
+                ) as answer:
+                    async for _ in answer:
+                        pass
+            await connection.aclose()
             await trio.sleep(0.2)
 
     async with trio.open_nursery() as nursery:

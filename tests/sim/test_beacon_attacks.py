@@ -6,10 +6,13 @@ Where a defence can be taken away by itself, a smaller world shows what happens 
 import pytest
 import trio
 
+from pyp2p.beacon.config import ADMISSION
 from pyp2p.beacon.containers import GoodbyeReason
 from pyp2p.beacon.devchain import dev_chain
 from pyp2p.beacon.peers import PeerManager
 from pyp2p.reqresp.declare import Limits
+from pyp2p.switch.config import Limits as SwitchLimits
+from pyp2p.switch.config import SwitchConfig, Timeouts
 from pyp2p.testing import Sim, simulated
 from pyp2p.testing.run import EPOCH
 from tests.beacon.support import hear
@@ -119,9 +122,22 @@ async def test_without_quotas_it_would_get_more(sim: Sim):
     assert sum(bad.taken for bad in hostile) > 1.5 * allowed(stays)
 
 
+def visits(slots: int) -> float:
+    """How often one peer comes in at most in so many slots: a status in three seconds, after five at once."""
+    return 5 + (slots + 1) * 2.0 / 3
+
+
 @pytest.mark.hostile
 @simulated(seeds=(1,))
-async def test_hostile_080_who_says_goodbye_all_the_time_disturbs_nobody(sim: Sim):
-    # It comes and goes as it likes: how long it stays says nothing about us, that nobody suffers does.
-    _, _, stays = await under_attack(sim, goodbye_spammer, 10)
-    assert len(stays) >= HONEST
+async def test_hostile_080_who_says_goodbye_all_the_time_disturbs_nobody_and_comes_in_slowly(sim: Sim):
+    # How long it stays is its own affair.
+    _, _, stays = await under_attack(sim, goodbye_spammer, 15)
+    assert HONEST < len(stays) <= HONEST * HOSTILE * visits(15)
+
+
+@simulated(seeds=(1,))
+async def test_without_quotas_and_the_rate_of_an_address_it_would_come_in_all_the_time(sim: Sim):
+    endless = SwitchConfig(limits=SwitchLimits(ip_burst=10_000, ip_rate=1000.0), timeouts=Timeouts(admission=ADMISSION))
+    settings = {"requests": Limits(quotas=False), "switch": endless}
+    _, _, stays = await under_attack(sim, goodbye_spammer, 15, counts=FEW, **settings)
+    assert len(stays) > 2 * FEW[0] * FEW[1] * visits(15)

@@ -191,8 +191,10 @@ def make_block(chain: Chain, slot: int, parent_root: bytes) -> DevBlock:
 
 
 def genesis_block(chain: Chain) -> DevBlock:
-    """The block that the first one names as its parent: slot 0, on no parent."""
-    return make_block(chain, 0, ROOT.zero)
+    """The block that the first one names as its parent: slot 0, and in place of a parent what no other chain has, so
+    that blocks of one chain are built on none of another.
+    """
+    return make_block(chain, 0, chain.genesis_validators_root)
 
 
 def read_block(chain: Chain, raw: bytes) -> DevBlock:

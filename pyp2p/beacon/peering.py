@@ -272,7 +272,7 @@ class Peering:
         now = trio.current_time()
         wall = self._switch.platform.wall()
         for peer, known in self._book.peers().items():
-            self.manager.restore(peer, known.score, known.dialled, wall - max(known.scored, known.seen), now)
+            self.manager.restore(peer, known.score, known.dialled, wall - known.scored, now)
         for peer, ip, seconds in self._book.bans(wall):
             self.manager.restore_ban(peer, ip, seconds, now)
 

@@ -372,7 +372,9 @@ class PeerManager:
     def _ban(self, peer: PeerId, ip: IPAddress | None, until: float, why: str, now: float) -> None:
         gone = self._bans.add(peer, ip, until)
         self._effects.append(Ban(peer, ip, self._bans.until(peer), why))
-        self._effects += [Unban(other) for other in gone]
+        for other in gone:  # its ban may not have been told yet: told now, it would hit whoever came back since
+            self._effects = [each for each in self._effects if not (isinstance(each, Ban) and each.peer == other)]
+            self._effects.append(Unban(other))
         self._faults.take(peer)
         self._good.forget(peer)
         network, network_until = network_of(ip), self._bans.network_until(ip, now)

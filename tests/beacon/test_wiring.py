@@ -335,3 +335,20 @@ async def test_a_subnet_is_wanted_and_said_from_the_moment_it_is_asked_for(
         await trio.sleep(0.1)
         assert asked == [Subnet(SubnetKind.ATTESTATION, 17)]
         assert a.metadata.attnets == {17}
+
+
+@simulated(SEEDS[:1])
+async def test_a_fault_fades_over_restarts_whether_or_not_its_peer_is_met(sim: Sim, kept: MemoryBook) -> None:
+    of, me, scores = chain(), identity("me"), []
+    async with beacon(sim, "b", of) as b:
+        async with beacon(sim, "a", of, identity=me) as a:
+            await meet(a, b)
+            a.report(b.peer, Tolerance.LOW, "a bad block")
+            await trio.sleep(10)
+        for _ in range(3):
+            await trio.sleep(600)
+            async with beacon(sim, "a", of, identity=me) as a:
+                await meet(b, a)
+                await trio.sleep(10)
+                scores.append(a.peers()[0].score)
+    assert scores == pytest.approx([-4.9, -2.4, -1.2], abs=0.15)

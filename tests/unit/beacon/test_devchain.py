@@ -124,7 +124,7 @@ def test_a_block_is_an_empty_signed_beacon_block_of_its_fork(fork):
 
 def test_each_block_names_the_root_of_the_header_before_it():
     block = genesis_block(CHAIN)
-    assert (block.slot, block.parent_root) == (0, bytes(32))
+    assert (block.slot, block.parent_root) == (0, CHAIN.genesis_validators_root)
     for slot in range(1, 8 * 30, 5):
         child = make_block(CHAIN, slot, block.root)
         assert child.parent_root == block.root and child.fork == CHAIN.at_slot(slot).fork
@@ -132,7 +132,7 @@ def test_each_block_names_the_root_of_the_header_before_it():
     # Slot and parent are the first and the third field of the header, whose root is the block's.
     raw = genesis_block(CHAIN)
     body_root = bytes(body_type("altair")().hash_tree_root())
-    assert BeaconBlockHeader(0, 0, bytes(32), bytes(32), body_root).hash_tree_root() == raw.root
+    assert BeaconBlockHeader(0, 0, CHAIN.genesis_validators_root, bytes(32), body_root).hash_tree_root() == raw.root
 
 
 @given(slot=st.integers(0, FAR_FUTURE_EPOCH), parent=st.binary(min_size=32, max_size=32))

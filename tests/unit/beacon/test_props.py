@@ -122,6 +122,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(peers=st.lists(ANY, min_size=1, max_size=6, unique=True))
     def come(self, peers: list[PeerId]) -> None:
+        self.settle()  # what was decided is carried out before anybody else is let in
         for who in peers:
             if self.arrive(who, IN) and who in self.dialled:
                 self.dialled.remove(who)  # its slot ends the attempt

@@ -98,3 +98,10 @@ def test_a_folder_that_cannot_be_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
         BlockFolder(tmp_path / "file" / "folder")
+
+
+def test_a_pipe_with_the_name_of_a_block_is_left_out(tmp_path: Path) -> None:
+    folder = BlockFolder(tmp_path)
+    folder.add(1, bytes(32), b"one")
+    os.mkfifo(tmp_path / ("000000000002-" + "00" * 32 + ".ssz"))
+    assert list(folder.blocks()) == [b"one"]

@@ -63,7 +63,9 @@ class BlockFolder:
         names = [each for each in self.path.iterdir() if _NAME.fullmatch(each.name)]
         for name in sorted(names, key=lambda each: (int(each.name.partition("-")[0]), each.name)):
             try:
-                if name.is_file() and name.stat().st_size <= _MOST_BYTES:  # a pipe would never end
+                if not name.is_file():  # a pipe would never end
+                    raise OSError("no regular file")
+                if name.stat().st_size <= _MOST_BYTES:
                     yield name.read_bytes()
             except OSError as error:
                 logger.warning("block not read file=%s error=%s", name, error)

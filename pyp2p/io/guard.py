@@ -25,6 +25,6 @@ def call_guarded(hook: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -
     """Call a hook or a gater and return what it raised, None when all went well."""
     try:
         hook(*args, **kwargs)
-    except Exception as error:  # likewise
+    except Exception as error:  # whatever an application may raise: the caller is given it
         return error
     return None

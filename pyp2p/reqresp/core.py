@@ -12,7 +12,7 @@ whose text names the rule; they are good for nothing then. Writers check what th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar, cast
 
 from pyp2p.errors import LocalProtocolError, WireError, printable
 from pyp2p.io.varint import decode, encode
@@ -97,7 +97,7 @@ class RequestReader(Generic[Rq, Rs]):
         """The stream has ended: the request. Raises `RemoteError` when it is cut, or no value of its type."""
         kind = self._method.request
         if kind is None:
-            return None  # type: ignore[return-value]  # what `Method` says that `Rq` is then
+            return cast("Rq", None)  # which `Rq` is where nothing is sent: see `Method`
         if self._payload is None:
             raise WireError(
                 "the stream ended inside the request" if self._begun else "the stream ended before a request"

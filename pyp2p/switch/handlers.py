@@ -130,7 +130,7 @@ async def run_connection(connection: Connection, started: Callable[[], None]) ->
     """Run `connection` until it ends; an exception that is not of the network's making closes it and is logged."""
     try:
         await connection.run(started)
-    except Exception as raised:
+    except Exception as raised:  # a bug of ours or of a service: it costs this connection, not the switch
         error = innermost(raised)
         connection.reason = CloseReason("crashed", f"{type(error).__name__}: {error}")
         connection.error = error if isinstance(error, Exception) else raised

@@ -1,4 +1,8 @@
-"""The address book: what is kept, within which bounds, and what its file survives."""
+"""The address book: what is kept, within which bounds, and what its file survives.
+
+Time is virtual wherever anything sleeps (`autojump_clock`; in the process that is killed a clock that runs a hundred
+times too fast, and nobody waits for it).
+"""
 
 import os
 import signal

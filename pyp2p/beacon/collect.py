@@ -23,6 +23,16 @@ from pyp2p.switch.events import Connected, Disconnected, SwitchEvent
 from pyp2p.switch.switch import Switch
 from pyp2p.trace import Stage
 
+# Counters of other rooms, and what they are to an operator.
+_LOST_GOSSIP = {
+    "lost with its stream": "gossip to peers",
+    "own expired": "gossip to peers",
+    "validation queue full": "gossip to validators",
+    "slow subscriber": "gossip to readers",
+}
+_LOST_DISCOVERY = {"datagrams not sent": "datagrams", "news missed": "news of discovery"}
+_SERVING = ("served", "too many at once", "request too slow", "answer too slow", "crashed")
+
 
 class Totals:
     """What there was since the start, in the words of `labels.py`."""
@@ -121,18 +131,6 @@ def drop_stats(gossip: Mapping[tuple[str, str], int], discovery: Mapping[str, in
         if discovery.get(what):
             lost[where] += discovery[what]
     return lost
-
-
-_LOST_GOSSIP = {
-    "lost with its stream": "gossip to peers",
-    "own expired": "gossip to peers",
-    "validation queue full": "gossip to validators",
-    "slow subscriber": "gossip to readers",
-}
-_LOST_DISCOVERY = {"datagrams not sent": "datagrams", "news missed": "news of discovery"}
-
-
-_SERVING = ("served", "too many at once", "request too slow", "answer too slow", "crashed")
 
 
 def node_stats(

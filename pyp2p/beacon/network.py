@@ -204,7 +204,7 @@ class BeaconNetwork:
         await self.peering.disconnect(peer, code, goodbye_text(code))
 
     def tell_status(self) -> None:
-        """Exchange statuses with all peers now: what we said when they came is no longer true by far."""
+        """Exchange statuses with all peers soon, for when what we said as they came is no longer true by far."""
         self._exchange.ask_again()
 
     # --- peers
@@ -233,7 +233,8 @@ class BeaconNetwork:
     def watch(self) -> AbstractAsyncContextManager[AsyncIterator[NetworkEvent]]:
         """Subscribe to events: `async with net.watch() as events: async for event in events`.
 
-        None is lost: a watcher that does not read slows the network down, in the end the coming and going of peers.
+        A watcher that does not read slows the network down, in the end the coming and going of peers, and loses none
+        of that; what happens by the clock waits for nobody: beyond 256 of it, the rest is lost and counted.
         """
         return self._hub.watch()
 

@@ -11,7 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import trio
 
 from pyp2p.errors import Decline, LocalProtocolError, ProtocolViolation, RemoteError, RequestFailed, printable
-from pyp2p.io.guard import run_guarded
+from pyp2p.io.guard import call_guarded, run_guarded
 from pyp2p.peer.id import PeerId
 from pyp2p.reqresp.core import INVALID_REQUEST, SERVER_ERROR, RequestReader, ResponseWriter
 from pyp2p.reqresp.declare import Limits, Method
@@ -101,7 +101,12 @@ class Answer(Generic[Rq, Rs]):
             if writer.count < method.least:
                 raise LocalProtocolError(f"the handler gave {writer.count} chunks, at least {method.least} are due")
 
-        async with aclosing(_generator(handler(stream.connection, request))) as chunks:
+        begun: list[AsyncGenerator[Rs, None]] = []
+        error = call_guarded(lambda: begun.append(_generator(handler(stream.connection, request))))
+        if error is not None:
+            await self._failed(error)
+            return
+        async with aclosing(begun[0]) as chunks:
             while not writer.full:
                 error = await run_guarded(step)
                 if error is not None:
@@ -141,13 +146,10 @@ class Answer(Generic[Rq, Rs]):
             self._stream.reset()
 
 
-async def _generator(answer: object) -> AsyncGenerator[Any, None]:
-    """What a handler returned, as what it should be."""
+def _generator(answer: object) -> AsyncGenerator[Any, None]:
+    """What a handler returned, when it is what it should be."""
     if isinstance(answer, AsyncGenerator):
-        async with aclosing(answer) as chunks:
-            async for chunk in chunks:
-                yield chunk
-        return
+        return answer
     if isinstance(answer, Coroutine):
         answer.close()
     raise LocalProtocolError(f"a handler is an async generator function, this one returned {printable(repr(answer))}")

@@ -252,7 +252,10 @@ async def test_what_is_no_async_generator_is_a_handler_that_failed(sim: Sim) -> 
     async def coroutine(connection, request):
         return [bytes(8)]
 
-    for handler in (coroutine, lambda connection, request: [bytes(8)]):
+    def raises(connection, request):
+        raise ValueError("secret")
+
+    for handler in (coroutine, lambda connection, request: [bytes(8)], raises):
         async with duo(sim) as (client, server):
             server.reqresp.serve(PING, handler)
             with pytest.raises(PeerDeclined, match="internal error"):

@@ -147,12 +147,13 @@ async def test_an_error_chunk_is_no_violation_and_its_text_is_escaped(way: Way, 
                 (3, "gone \x1b[31m", "gone \\x1b[31m"),
                 (139, "x" * 256, "x" * 256),
             ):
-                await peer.ask("misbehave", rules=[{"kind": "error_chunk", "code": code, "text": text, "chunks": 1}])
+                rule = {"kind": "error_chunk", "code": code, "text": text, "chunks": 1}
+                await peer.ask("misbehave", rules=[{**rule, "methods": [BLOCKS]}])
                 with pytest.raises(PeerDeclined) as caught:
                     await ask(met, RANGE)
                 assert (caught.value.code, good_before(caught.value)) == (code, 1)
                 assert caught.value.text == shown
-            await peer.ask("misbehave", rules=[{"kind": "error_chunk", "text": "x" * 257}])
+            await peer.ask("misbehave", rules=[{"kind": "error_chunk", "text": "x" * 257, "methods": [BLOCKS]}])
             assert met.score >= 0
             with pytest.raises(ProtocolViolation):  # an error text has at most 256 bytes
                 await ask(met, RANGE)
@@ -173,7 +174,7 @@ async def test_stalls_and_resets_are_failures_of_the_network(way: Way, tmp_path:
                 with pytest.raises(NetworkFailure) as caught:
                     await ask(met, RANGE, seconds=1.0)
                 assert good_before(caught.value) == good, rule
-            await peer.ask("misbehave", rules=[{"kind": "reset", "chunks": 1}])
+            await peer.ask("misbehave", rules=[{"kind": "reset", "chunks": 1, "methods": [BLOCKS]}])
             with pytest.raises(NetworkFailure):
                 await ask(met, RANGE)
             await peer.ask("misbehave", rules=[])

@@ -139,6 +139,65 @@ async def test_hostile_085_who_lies_once_it_is_in_is_sent_away(sim: Sim) -> None
 
 @pytest.mark.hostile
 @simulated(SEEDS)
+async def test_hostile_085_who_lies_while_later_handshakes_run_does_not_stay(sim: Sim) -> None:
+    of = chain(started=101)
+    async with beacon(sim, "a", of) as a, beacon(sim, "liar", of) as liar, watched(a) as told:
+        at_work = trio.Event()
+
+        async def slow(connection) -> None:
+            at_work.set()
+            await trio.sleep(5)
+
+        a.add_handshake(Handshake("slow", slow))
+        connection = await dial(liar, a)
+        await at_work.wait()
+        lie = replace(liar.status.v1(a.clock.period.digest), head_slot=10_000)
+        with goodbyes(liar) as heard:
+            await liar.reqresp.ask(connection, liar.methods.status_v1, lie)
+            await until(lambda: heard and not a.switch.connections())
+        assert heard == [(a.peer, GoodbyeReason.IRRELEVANT_NETWORK)]
+        assert "its head is of slot 10000" in of_kind(PeerDisconnected, told)[0].reason
+
+
+@simulated(SEEDS)
+async def test_a_status_told_while_later_handshakes_run_is_the_one_that_counts(sim: Sim) -> None:
+    of = chain(started=101)
+    async with beacon(sim, "a", of) as a, beacon(sim, "b", of) as b:
+        at_work = trio.Event()
+
+        async def slow(connection) -> None:
+            at_work.set()
+            await trio.sleep(5)
+
+        a.add_handshake(Handshake("slow", slow))
+        connection = await dial(b, a)
+        await at_work.wait()
+        await b.reqresp.ask(connection, b.methods.status_v1, replace(b.status.v1(a.clock.period.digest), head_slot=17))
+        await until(a.peers)
+        assert a.peers()[0].head_slot == 17
+
+
+@pytest.mark.hostile
+@simulated(SEEDS)
+async def test_hostile_085_whoever_lies_when_it_is_asked_again_is_sent_away(sim: Sim) -> None:
+    async with duo(sim, chain(started=101)) as (a, liar):
+
+        async def lies(connection, theirs):
+            yield replace(liar.status.v1(a.clock.period.digest), head_slot=10_000)
+
+        for method in (liar.methods.status_v1, liar.methods.status_v2):
+            liar.reqresp.withdraw(method)
+        liar.reqresp.serve(liar.methods.status_v1, lies)
+        with goodbyes(liar) as heard:
+            await trio.sleep(STATUS_INTERVAL - 10)
+            assert knows(a, liar)
+            await trio.sleep(20)
+            assert not knows(a, liar)
+        assert heard == [(a.peer, GoodbyeReason.IRRELEVANT_NETWORK)]
+
+
+@pytest.mark.hostile
+@simulated(SEEDS)
 async def test_hostile_085_whoever_was_dialled_is_judged_by_each_status_that_it_sends(sim: Sim) -> None:
     async with duo(sim, chain(started=101)) as (a, liar):
         lie = liar.status.v1(a.clock.period.digest)
@@ -201,6 +260,18 @@ async def test_a_ping_with_a_higher_number_brings_the_new_metadata(sim: Sim) -> 
         again = facts(b, a).metadata
         assert (again.seq_number, again.attnets) == (first.seq_number + 1, frozenset({5, 63}))
         assert b.peers()[0].attnets == (5, 63)
+
+
+@simulated(SEEDS)
+async def test_an_answer_to_a_ping_with_a_higher_number_brings_the_new_metadata_too(sim: Sim) -> None:
+    async with duo(sim) as (a, b):
+        a.reqresp.withdraw(a.methods.ping)  # so that nothing is heard of the other's own pings
+        await until(lambda: facts(a, b).metadata)
+        b.subscribe_subnet(5, b.clock.slot + 1000)
+        await trio.sleep(PING_INTERVAL + 2)
+        assert a.peers()[0].attnets == (5,)
+        number = facts(a, b).metadata.seq_number
+        assert await a.reqresp.ask(b.peer, a.methods.ping, 0) == number > 0
 
 
 @simulated(SEEDS)
@@ -267,6 +338,23 @@ async def test_whoever_says_goodbye_is_not_answered_with_one(sim: Sim) -> None:
         assert (at_a, at_b) == ([], [(a.peer, GoodbyeReason.FAULT)])
         await until(lambda: of_kind(PeerDisconnected, told))
         assert [each.goodbye for each in of_kind(PeerDisconnected, told)] == [GoodbyeReason.FAULT]
+
+
+@pytest.mark.hostile
+@simulated(SEEDS)
+async def test_hostile_085_who_does_not_listen_to_a_goodbye_is_not_waited_for(sim: Sim) -> None:
+    async with duo(sim) as (a, deaf):
+
+        async def never(connection, code):
+            await trio.sleep_forever()
+            yield code
+
+        deaf.reqresp.withdraw(deaf.methods.goodbye)
+        deaf.reqresp.serve(deaf.methods.goodbye, never)
+        begun = trio.current_time()
+        await a.disconnect(deaf.peer, GoodbyeReason.FAULT)
+        assert trio.current_time() - begun < 1
+        assert not a.switch.connections()
 
 
 @pytest.mark.hostile

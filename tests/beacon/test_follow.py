@@ -243,6 +243,44 @@ async def test_hostile_083_blocks_that_are_none_of_the_chain_cost(sim: Sim) -> N
 
 @pytest.mark.hostile
 @simulated(SEEDS)
+async def test_hostile_083_blocks_that_are_not_after_their_parent_cost(sim: Sim) -> None:
+    of = chain(started=600)
+    parents: list = []
+
+    async def answer(connection, request):
+        if not parents:  # an honest one first, for the others to be built on
+            if request.start_slot + request.count > 240:
+                parents.append(make_block(of, 240, genesis_block(of).root))
+                yield ForkBytes(of.at_slot(240).digest, parents[0].ssz)
+        elif request.start_slot == 241:
+            yield in_the_air(of, 241)
+        else:
+            slot = request.start_slot
+            yield ForkBytes(of.at_slot(slot).digest, make_block(of, slot, parents[0].root).ssz)
+
+    async with against(sim, answer) as (a, liar):
+        await until(lambda: not knows(a.net, liar))
+        assert a.tree.head == parents[0]
+
+
+@simulated(SEEDS)
+async def test_whoever_speaks_the_old_version_only_is_asked_in_that(sim: Sim) -> None:
+    of = chain(started=600)
+    async with follower(sim, "a", of) as a, follower(sim, "old", of) as old:
+        made = grow(old, *range(1, 100))
+        old.net.reqresp.withdraw(old.net.methods.beacon_blocks_by_range_v2)
+
+        async def by_range(connection, request):
+            for block in old.tree.chain(request.start_slot, request.count):
+                yield ForkBytes(of.schedule[0].digest, block.ssz)
+
+        old.net.serve(old.net.methods.beacon_blocks_by_range_v1, by_range)
+        await meet(a.net, old.net)
+        await until(lambda: a.tree.head == made[-1])
+
+
+@pytest.mark.hostile
+@simulated(SEEDS)
 async def test_hostile_084_a_peer_that_answers_nothing_holds_nobody_up_for_long(sim: Sim) -> None:
     of = chain(started=600)
 

@@ -61,6 +61,23 @@ async def test_they_run_in_order_whenever_they_were_added(autojump_clock) -> Non
     assert not hall.warnings
 
 
+async def test_one_that_is_added_meanwhile_is_for_connections_from_then_on(autojump_clock) -> None:
+    hall = Hall()
+
+    async def brings_another(connection) -> None:
+        await trio.lowlevel.checkpoint()
+        hall.ran.append("first")
+        if len(hall.ran) == 1:
+            hall.add("before it", -5)
+            hall.add("after it", 50)
+
+    hall.steps.add(Handshake("first", brings_another, 1))
+    await admit(hall)
+    assert hall.ran == ["first"]
+    await admit(hall)
+    assert hall.ran == ["first", "before it", "first", "after it"]
+
+
 async def test_a_name_is_taken_once() -> None:
     hall = Hall()
     hall.add("status")

@@ -5,7 +5,7 @@ import trio
 
 from pyp2p.beacon.containers import GoodbyeReason
 from pyp2p.beacon.handshakes import Handshake, NotWelcome
-from pyp2p.beacon.joining import parse_bootstraps
+from pyp2p.beacon.joining import Joining, parse_bootstraps
 from pyp2p.beacon.network import JOIN_SECONDS
 from pyp2p.beacon.scores import Tolerance
 from pyp2p.errors import InvalidEnr, InvalidMultiaddr, JoinFailed
@@ -19,6 +19,17 @@ LOST = "198.51.100.77"
 
 def address(net) -> str:
     return f"{text(net.switch.addresses[0])}/p2p/{net.peer}"
+
+
+def tasks_of(kind: type) -> list[str]:
+    """The names of the running tasks that are methods of `kind`."""
+    found, nurseries = [], [*trio.lowlevel.current_root_task().child_nurseries]
+    while nurseries:
+        for task in nurseries.pop().child_tasks:
+            nurseries += task.child_nurseries
+            if f".{kind.__name__}." in task.name:
+                found.append(task.name)
+    return found
 
 
 async def joins(net, bootstrap, **options):
@@ -74,6 +85,41 @@ async def test_a_node_that_comes_up_late_is_reached_all_the_same(sim: Sim) -> No
             nursery.cancel_scope.cancel()
         assert reached == late.peer
         assert 12 < seconds < 30
+
+
+@simulated(SEEDS)
+async def test_the_other_dials_go_on_when_one_has_succeeded(sim: Sim) -> None:
+    async with beacon(sim, "b") as b, beacon(sim, "slow") as slow, beacon(sim, "a") as a:
+
+        async def takes_its_time(connection) -> None:
+            await trio.sleep(5 if connection.peer == slow.peer else 0)
+
+        a.add_handshake(Handshake("slow", takes_its_time))
+        reached, seconds = await joins(a, [address(slow), address(b)])
+        assert reached == b.peer
+        assert seconds < 2
+        assert not knows(a, slow)
+        await trio.sleep(8)
+        assert knows(a, slow)
+        assert knows(slow, a)
+
+
+@simulated(SEEDS)
+async def test_a_node_without_a_tcp_port_that_comes_up_late_is_asked_again(sim: Sim) -> None:
+    async with beacon(sim, "a", discovery=True) as a, trio.open_nursery() as nursery:
+        late, host = identity("late"), sim.net.host("b")
+        udp_only = record("late", ip=host.ips[0])
+
+        async def come_up() -> None:
+            await trio.sleep(12)
+            async with beacon(sim, "b", identity=late, discovery=True):
+                await trio.sleep(30)
+
+        nursery.start_soon(come_up)
+        reached, seconds = await joins(a, [record("dead", tcp=9000), udp_only])
+        assert reached == late.peer
+        assert 12 < seconds < 25
+        nursery.cancel_scope.cancel()
 
 
 @simulated(SEEDS)
@@ -219,15 +265,19 @@ async def test_cancelling_stops_trying(sim: Sim) -> None:
         tasks = trio.lowlevel.current_statistics().tasks_living
         with trio.move_on_after(7):
             await a.connect_to_network([record("both", tcp=9000)])
-        await trio.sleep(60)
         assert not a._joining
+        await trio.sleep(1)  # far from the time when it would end by itself
+        assert not tasks_of(Joining)
+        await trio.sleep(60)
         assert trio.lowlevel.current_statistics().tasks_living <= tasks
 
 
-def test_a_node_that_is_named_twice_is_one() -> None:
+@pytest.mark.parametrize("record_last", [False, True])
+def test_a_node_that_is_named_twice_is_one(record_last: bool) -> None:
     both = record("both", tcp=9000)
-    (one,) = parse_bootstraps([f"/ip4/{LOST}/tcp/9001/p2p/{both.peer_id}", both, both.text], identity("us").peer)
-    assert one.record is not None
+    named = [both, both.text, f"/ip4/{LOST}/tcp/9001/p2p/{both.peer_id}"]
+    (one,) = parse_bootstraps(named[::-1] if record_last else named, identity("us").peer)
+    assert one.record == both
     assert sorted(map(text, one.addrs)) == [f"/ip4/{LOST}/tcp/9000", f"/ip4/{LOST}/tcp/9001"]
     assert str(one) == f"{both.peer_id}: not asked in discovery; dial: not over in time"
 

@@ -8,10 +8,12 @@ from multiaddr import Multiaddr
 
 from pyp2p.beacon.collect import Totals, connection_stats, drop_stats, method_name, request_stats, topic_stats
 from pyp2p.beacon.stats import TopicStats
+from pyp2p.errors import AdmissionRefused, Attempt, ConnectFailed, DialFailed, NotTried
 from pyp2p.io.handshake import Direction
 from pyp2p.peer.address import AddressKind
 from pyp2p.switch.events import Connected, Disconnected
 from pyp2p.switch.facts import NORMAL, ConnectionStats
+from pyp2p.trace import Stage, Trace
 from tests.beacon.support import identity
 
 KEY = identity("peer").public_key
@@ -106,6 +108,18 @@ def test_requests_are_counted_by_method_and_side() -> None:
     }
 
 
+def test_a_dial_that_failed_is_counted_by_stage_and_each_attempt_that_sent_something_by_what_it_was() -> None:
+    totals = Totals()
+    attempts = [
+        Attempt("/ip4/10.0.0.1/tcp/1", Stage.CONNECT, ConnectFailed("refused"), Trace()),
+        Attempt("/ip4/10.0.0.1/tcp/2", Stage.CONNECT, NotTried("enough"), Trace()),
+    ]
+    totals.note_failure(Stage.CONNECT, DialFailed("peer", attempts))
+    totals.note_failure(Stage.ADMISSION, AdmissionRefused("no"))
+    assert totals.dial_errors == {"connect": 1, "admission": 1}
+    assert totals.attempts_failed == {("tcp", "other", "ip4"): 1}
+
+
 def test_topics_with_who_listens_and_what_was_accepted() -> None:
     pubsub = Fake(topics=["a", "b"], peers=lambda topic: [1, 2, 3], mesh=lambda topic: [1])
     assert list(topic_stats(pubsub, Fake(accepted={"a": (5, 500)}))) == [
@@ -134,3 +148,4 @@ def test_losses_by_where() -> None:
         "news of discovery": 9,
     }
     assert drop_stats({}, {}) == {}
+    assert drop_stats({}, {}, 3) == {"events": 3}

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from pyp2p.beacon.chain import FORKS
 from pyp2p.beacon.chainfile import load_chain
 from pyp2p.beacon.containers import (
     BeaconBlocksByHeadRequest,
@@ -23,11 +24,11 @@ from pyp2p.beacon.methods import QUOTAS, ForkBytes, Methods
 from pyp2p.beacon.topics import MAX_PAYLOAD_SIZE
 from pyp2p.errors import LocalProtocolError, RemoteError, WireError
 from pyp2p.io.varint import encode as varint
-from pyp2p.reqresp.codec import Bounds, ByContext, Kind
+from pyp2p.reqresp.codec import Bounds, Kind
 from pyp2p.reqresp.core import Chunk, ErrorChunk, ResponseWriter, request_bytes
 from pyp2p.reqresp.declare import describe_methods
 from pyp2p.reqresp.frames import max_compressed_len
-from tests.unit.beacon.test_blocks import BLOB, COLUMN, Blob, Column, Header, SignedHeader
+from tests.unit.beacon.test_blocks import Blob, Column, Header, SignedHeader
 from tests.unit.reqresp.support import answered, asked
 from tests.vectors import load
 
@@ -354,18 +355,48 @@ def test_blobs_of_a_range_several_to_a_block() -> None:
             said(method, request, *wrong)
 
 
+@pytest.mark.parametrize(
+    ("method", "first"),
+    [
+        (DEV.beacon_blocks_by_root_v2, "altair"),
+        (DEV.blob_sidecars_by_range_v1, "deneb"),
+        (DEV.blob_sidecars_by_root_v1, "deneb"),
+        (DEV.data_column_sidecars_by_range_v1, "fulu"),
+        (DEV.data_column_sidecars_by_root_v1, "fulu"),
+        (DEV.light_client_bootstrap_v1, "altair"),
+    ],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_contexts_are_those_of_the_forks_that_have_such_a_thing(method, first: str) -> None:
+    known = [period.fork for period in CHAIN.schedule if method.response.kind(period.digest) is not None]
+    assert known == [period.fork for period in CHAIN.schedule if FORKS.index(period.fork) >= FORKS.index(first)]
+
+
+def test_a_light_client_has_no_data_of_before_altair() -> None:
+    chain = load_chain("mainnet")
+    response = MAINNET.light_client_bootstrap_v1.response
+    assert response.kind(chain.at_epoch(0).digest) is None
+    assert response.kind(chain.at_epoch(chain.fork_epoch("altair")).digest) is not None
+
+
 @pytest.mark.hostile
 def test_hostile_083_a_context_of_a_fork_that_has_no_such_thing_is_none() -> None:
-    early = ForkBytes(CHAIN.at_slot(3).digest, BLOB)
-    assert isinstance(DEV.blob_sidecars_by_range_v1.response, ByContext)
-    with pytest.raises((RemoteError, LocalProtocolError)):
-        said(DEV.blob_sidecars_by_range_v1, BlobSidecarsByRangeRequest(0, 4), early)
-    with pytest.raises((RemoteError, LocalProtocolError)):
-        said(
-            DEV.data_column_sidecars_by_root_v1,
-            (DataColumnsByRootIdentifier(ROOT, (127,)),),
-            ForkBytes(CHAIN.at_slot(DENEB).digest, COLUMN),
-        )
+    data = b"\0" + CHAIN.at_slot(3).digest + b"rest"
+    for method, request in (
+        (DEV.blob_sidecars_by_range_v1, BlobSidecarsByRangeRequest(0, 4)),
+        (DEV.data_column_sidecars_by_root_v1, (DataColumnsByRootIdentifier(ROOT, (127,)),)),
+    ):
+        with pytest.raises(WireError, match="context"):
+            list(answered(method, request, data))
+
+
+@pytest.mark.hostile
+def test_hostile_083_blobs_by_root_are_each_of_their_fork() -> None:
+    method, request = DEV.blob_sidecars_by_root_v1, (BlobIdentifier(ROOT, 3),)
+    blob = sidecar(Blob, DENEB, 3)
+    assert [event.value for event in said(method, request, blob)] == [blob]
+    with pytest.raises(RemoteError, match="which is of another fork"):
+        said(method, request, ForkBytes(CHAIN.at_slot(FULU).digest, blob.ssz))
 
 
 def test_columns_that_were_asked_for_and_no_others() -> None:
@@ -395,6 +426,9 @@ def test_quotas_let_a_syncing_peer_have_its_blocks_and_a_flooder_no_more() -> No
     for method in DEV:
         assert method.quota.total.burst > method.quota.peer.burst, method.name
         assert method.quota.total.per_second > method.quota.peer.per_second, method.name
+    status, ping = DEV.status_v2.quota.peer, DEV.ping.quota.peer
+    assert (status.burst, status.per_second) == (5, pytest.approx(1 / 3))  # 5 in 15 s, as lighthouse has it
+    assert (ping.burst, ping.per_second) == (2, pytest.approx(1 / 5))
     assert DEV.goodbye.quota.peer.burst == DEV.light_client_bootstrap_v1.quota.peer.burst == 1
 
 

@@ -1,5 +1,7 @@
 """What we say of ourselves: our subnets over time, and the entries of our record."""
 
+from dataclasses import replace
+
 import pytest
 
 from pyp2p.beacon.chainfile import load_chain
@@ -55,6 +57,11 @@ def test_the_entries_of_a_record() -> None:
     }
     said = ENRForkID.decode(entries["eth2"])
     assert (said.fork_digest, said.next_fork_epoch) == (CHAIN.at_epoch(9).digest, 10)
+
+
+def test_a_chain_without_fulu_says_nothing_of_custody() -> None:
+    chain = replace(CHAIN, forks=CHAIN.forks[:-1], blob_schedule=())  # fulu is the last of them
+    assert record_entries(chain, 0, frozenset(), frozenset(), 8).keys() == {"eth2", "attnets", "syncnets"}
 
 
 def record(**pairs) -> Enr:

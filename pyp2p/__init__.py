@@ -61,6 +61,7 @@ _ERRORS = (
     "SecurityError",
     "StageTimeout",
     "Stopping",
+    "TlsError",
     "WireError",
 )
 _PLACES = dict.fromkeys(_ERRORS, "pyp2p.errors") | {
@@ -98,6 +99,7 @@ _PLACES = dict.fromkeys(_ERRORS, "pyp2p.errors") | {
     "SwitchConfig": "pyp2p.switch.config",
     "Tcp": "pyp2p.transports.tcp",
     "Timeouts": "pyp2p.switch.config",
+    "Tls": "pyp2p.security.tls",
     "Trace": "pyp2p.trace",
     "Yamux": "pyp2p.muxers.yamux",
     "GossipParams": "pyp2p.pubsub.params",

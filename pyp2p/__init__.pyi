@@ -49,6 +49,7 @@ from pyp2p.errors import (
     SecurityError,
     StageTimeout,
     Stopping,
+    TlsError,
     WireError,
 )
 from pyp2p.io.handshake import Direction
@@ -66,6 +67,7 @@ from pyp2p.pubsub.service import Pubsub, open_pubsub
 from pyp2p.pubsub.signing import StrictNoSign, StrictSign
 from pyp2p.pubsub.types import Message, Verdict
 from pyp2p.security.noise import Noise
+from pyp2p.security.tls import Tls
 from pyp2p.switch.config import Backoff, Limits, SwitchConfig, Timeouts
 from pyp2p.switch.connection import Connection
 from pyp2p.switch.events import Connected, Disconnected, Identified, ListenAddrAdded, ListenAddrRemoved
@@ -172,6 +174,8 @@ __all__ = [
     "Tcp",
     "Thresholds",
     "Timeouts",
+    "Tls",
+    "TlsError",
     "TopicScoreParams",
     "Trace",
     "Verdict",

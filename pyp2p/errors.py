@@ -81,6 +81,10 @@ class NoiseError(SecurityError):
     """A violation of Noise or of the libp2p payload inside it."""
 
 
+class TlsError(SecurityError):
+    """A violation of TLS or a certificate that proves nothing; also the peer's refusal of ours."""
+
+
 class PeerIdMismatch(SecurityError):
     """Somebody else answered: the proven peer id is not the one that was dialled."""
 

@@ -248,7 +248,13 @@ _MUXER = Option("--muxer", "use only this multiplexer: yamux or mplex", choice("
 _AGENT = Option("--agent", "agent version to announce", str, "TEXT")
 STACK = (
     _MUXER,
-    Option("--security", "use only this security protocol: noise", choice("noise", "plaintext"), "NAME"),
+    Option(
+        "--security",
+        "use only this security protocol: noise or tls (default: both)",
+        choice("noise", "tls", "plaintext"),
+        "NAME",
+    ),
+    Option("--key-log", "append the secrets of TLS connections to this file, as SSLKEYLOGFILE has them", str, "FILE"),
     Option("--transport", "use only this transport: tcp", choice("tcp"), "NAME"),
     _KEY,
 )

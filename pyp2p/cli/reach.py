@@ -15,6 +15,7 @@ from pyp2p.cli.failure import CommandFailed, UsageError, dial_failure, step_fail
 from pyp2p.cli.key import load_or_create
 from pyp2p.cli.output import Output
 from pyp2p.cli.runner import run
+from pyp2p.cli.securities import securities
 from pyp2p.cli.target import Target, parse_target
 from pyp2p.errors import Attempt, P2PError, StageTimeout
 from pyp2p.muxers.base import MuxerFactory
@@ -22,9 +23,6 @@ from pyp2p.muxers.mplex import Mplex
 from pyp2p.muxers.yamux import Yamux
 from pyp2p.peer.address import components, text
 from pyp2p.peer.keys import Identity
-from pyp2p.security.base import Security
-from pyp2p.security.noise import Noise
-from pyp2p.security.plaintext import Plaintext
 from pyp2p.switch.config import SwitchConfig
 from pyp2p.switch.connection import Connection
 from pyp2p.switch.switch import Switch, open_switch
@@ -36,7 +34,6 @@ CONNECT_SECONDS = 30.0
 _GRACE = 0.25  # seconds in which the switch's own deadline passes first, since it knows the stage
 
 _MUXERS: dict[str, Callable[[], MuxerFactory]] = {"yamux": Yamux, "mplex": Mplex}
-_SECURITIES: dict[str, Callable[[], Security]] = {"noise": Noise, "plaintext": Plaintext}
 _TRANSPORTS: dict[str, Callable[[], Transport]] = {"tcp": Tcp}
 
 
@@ -55,7 +52,7 @@ def stack(options: argparse.Namespace) -> dict[str, Any]:
     """The keyword arguments of `open_switch` for --transport, --security and --muxer."""
     return {
         "transports": [_TRANSPORTS[options.transport or "tcp"]()],
-        "securities": [_SECURITIES[options.security or "noise"]()],
+        "securities": securities(options),
         "muxers": muxers(options),
     }
 

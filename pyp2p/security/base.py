@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from pyp2p.io.handshake import Direction, Handshake
 from pyp2p.peer.id import PeerId
 from pyp2p.peer.keys import Identity, PublicKey
+from pyp2p.platform import Platform
 
 Buffer = bytes | bytearray | memoryview
 
@@ -57,8 +58,8 @@ class Security(Protocol):
         direction: Direction,
         expect: PeerId | None,
         muxers: Sequence[str],
-        entropy: Callable[[int], bytes],
+        platform: Platform,
     ) -> Handshake[SecureChannel]:
         """A fresh handshake. `expect` is the peer id that was dialled (None: learn it); `muxers` are ours, best first,
-        for early negotiation (empty: do not take part)."""
+        for early negotiation (empty: do not take part); `platform` gives key material and the date."""
         ...

@@ -6,13 +6,14 @@ plaintext specification v2.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from pyp2p.errors import LocalProtocolError, PeerIdMismatch, RemoteError, SecurityError
 from pyp2p.io import varint
 from pyp2p.io.handshake import Direction
 from pyp2p.peer.id import PeerId
 from pyp2p.peer.keys import Identity, PublicKey
+from pyp2p.platform import Platform
 from pyp2p.security.base import Buffer
 
 MAX_EXCHANGE = 4096  # the largest RSA key takes 1.1 KiB
@@ -31,9 +32,9 @@ class Plaintext:
         direction: Direction,
         expect: PeerId | None,
         muxers: Sequence[str],
-        entropy: Callable[[int], bytes],
+        platform: Platform,
     ) -> PlaintextHandshake:
-        """A fresh exchange. Direction, muxers and entropy play no part in it."""
+        """A fresh exchange. Direction, muxers and platform play no part in it."""
         return PlaintextHandshake(identity, expect)
 
 

@@ -112,9 +112,7 @@ class Switch:
         self._said: tuple[list[Multiaddr], list[Multiaddr]] = [], []  # listen addresses, and where peers see us
         self._stopping = False
         self._push_wanted = trio.Event()
-        stacks = Stacks(
-            identity, list(securities), list(muxers), config.early_muxer, platform.entropy, config.limits.muxer
-        )
+        stacks = Stacks(identity, list(securities), list(muxers), config.early_muxer, platform, config.limits.muxer)
         self._identify = Identify(
             identity,
             store,

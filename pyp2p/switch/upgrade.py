@@ -20,6 +20,7 @@ from pyp2p.multistream.core import Dialer, Listener
 from pyp2p.muxers.base import MemoryBudget, Muxer, MuxerFactory, MuxerLimits
 from pyp2p.peer.id import PeerId
 from pyp2p.peer.keys import Identity
+from pyp2p.platform import Platform
 from pyp2p.security.base import SecureChannel, Security
 from pyp2p.trace import Stage, Step, Trace
 from pyp2p.transports.base import RawConn
@@ -27,13 +28,13 @@ from pyp2p.transports.base import RawConn
 
 @dataclass(frozen=True, slots=True)
 class Stacks:
-    """What we offer and use in every upgrade: securities and muxers, best first, our identity, our key material."""
+    """What we offer and use in every upgrade: securities and muxers, best first, our identity, our platform."""
 
     identity: Identity
     securities: Sequence[Security]
     muxers: Sequence[MuxerFactory]
     early_muxer: bool
-    entropy: Callable[[int], bytes]
+    platform: Platform
     muxer_limits: MuxerLimits
 
 
@@ -123,7 +124,7 @@ async def _secure(
     offers = {security.protocol: security for security in stacks.securities}
     names = list(offers)
     early = [muxer.protocol for muxer in stacks.muxers] if stacks.early_muxer else []
-    identity, entropy = stacks.identity, stacks.entropy
+    identity, platform = stacks.identity, stacks.platform
     trace.begin(Stage.SECURITY_SELECT, ", ".join(names), trio.current_time())
     if raw.direction.outbound and len(names) == 1:
         name = names[0]
@@ -133,7 +134,7 @@ async def _secure(
         def between() -> None:
             trace.begin(Stage.HANDSHAKE, name, trio.current_time())
 
-        handshake = offers[name].handshake(identity, raw.direction, expect, early, entropy)
+        handshake = offers[name].handshake(identity, raw.direction, expect, early, platform)
         both = Pipelined(Dialer(names), handshake, between)
         unsent = b""
         try:
@@ -145,7 +146,7 @@ async def _secure(
     select: Handshake[str] = Dialer(names) if raw.direction.outbound else Listener(offers.__contains__, lambda: names)
     name, leftover, unsent = await drive(select, raw.stream, trace)
     trace.begin(Stage.HANDSHAKE, name, trio.current_time())
-    handshake = offers[name].handshake(identity, raw.direction, expect, early, entropy)
+    handshake = offers[name].handshake(identity, raw.direction, expect, early, platform)
     channel, leftover, unsent = await drive(handshake, raw.stream, trace, leftover, unsent)
     return channel, name, leftover, unsent
 

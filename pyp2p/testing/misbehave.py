@@ -10,7 +10,7 @@ wrapped security or muxer tells the stream which its own task has last used that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import TypedDict
@@ -23,6 +23,7 @@ from pyp2p.io.stream import RawStream
 from pyp2p.muxers.base import MemoryBudget, Muxer, MuxerFactory, MuxerLimits
 from pyp2p.peer.id import PeerId
 from pyp2p.peer.keys import Identity
+from pyp2p.platform import Platform
 from pyp2p.security.base import SecureChannel, Security
 from pyp2p.trace import Stage
 from pyp2p.transports.base import Listener, RawConn, Transport
@@ -232,12 +233,12 @@ class MisbehavingSecurity:
         direction: Direction,
         expect: PeerId | None,
         muxers: Sequence[str],
-        entropy: Callable[[int], bytes],
+        platform: Platform,
     ) -> Handshake[SecureChannel]:
         """As the security underneath, with the planned identity."""
         _begin(Stage.HANDSHAKE)
         used = identity if self._plan.identity is None else self._plan.identity
-        return _WatchedHandshake(self._security.handshake(used, direction, expect, muxers, entropy))
+        return _WatchedHandshake(self._security.handshake(used, direction, expect, muxers, platform))
 
 
 class _WatchedHandshake:

@@ -17,9 +17,11 @@ from pyp2p.muxers.yamux import Yamux
 from pyp2p.peer.address import parse_multiaddr
 from pyp2p.peer.id import PeerId
 from pyp2p.peer.keys import Identity
+from pyp2p.platform import Platform
 from pyp2p.security.base import Security
 from pyp2p.security.noise import Noise
 from pyp2p.security.plaintext import Plaintext
+from pyp2p.security.tls import Tls
 from pyp2p.switch.config import Limits, Timeouts
 from pyp2p.switch.connection import Connection
 from pyp2p.switch.stream import MuxedStream
@@ -48,7 +50,7 @@ TRANSPORTS = {
     "tcp": (Tcp, "/ip4/127.0.0.1/tcp/0"),
     "tcp6": (Tcp, "/ip6/::1/tcp/0"),
 }
-SECURITIES: dict[str, Callable[[], Security]] = {"noise": Noise, "plaintext": Plaintext}
+SECURITIES: dict[str, Callable[[], Security]] = {"noise": Noise, "tls": Tls, "plaintext": Plaintext}
 MUXERS: dict[str, Callable[[], MuxerFactory]] = {"yamux": Yamux, "mplex": Mplex}
 
 STACKS = [
@@ -90,7 +92,7 @@ async def connected(stack: Stack, seed: int = 0) -> AsyncIterator[Ends]:
             securities=[stack.security()],
             muxers=[stack.muxer()],
             early_muxer=False,
-            entropy=entropy,
+            platform=Platform(entropy=entropy),
             muxer_limits=Limits().muxer,
         )
 

@@ -30,6 +30,7 @@ from pyp2p.peer.id import PeerId
 from pyp2p.peer.keys import Identity
 from pyp2p.peer.publickey import PublicKey
 from pyp2p.peer.record import DOMAIN, PAYLOAD_TYPE, Envelope, PeerRecord, open_record, seal
+from pyp2p.platform import Platform
 from pyp2p.pubsub.snappy import Snappy
 from pyp2p.pubsub.wire import decode_rpc
 from pyp2p.security.noise.channel import NoiseChannel
@@ -293,7 +294,7 @@ def noise_responder(data: bytes) -> None:
 @target([*_hex_strings(load("noise_libp2p")), payload(BOB, Cheat(initiator=False).static, [b"/yamux/1.0.0"])])
 def noise_payload(data: bytes) -> None:
     """What a peer that keeps to Noise says inside it."""
-    core = Noise().handshake(BOB, Direction.OUTBOUND, None, ["/yamux/1.0.0"], entropy_of(1))
+    core = Noise().handshake(BOB, Direction.OUTBOUND, None, ["/yamux/1.0.0"], Platform(entropy=entropy_of(1)))
     cheat = Cheat(initiator=False)
     cheat.read(core.take_output())
     core.feed(cheat.write(data[1:]))

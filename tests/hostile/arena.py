@@ -55,7 +55,7 @@ class Attacker:
 
     async def handshake(self, muxer: str = YAMUX, expect=None) -> None:
         """Noise with early muxer negotiation; afterwards `send` and `receive` speak the muxer's language."""
-        noise = Noise().handshake(self.identity, Direction.OUTBOUND, expect, [muxer], self.platform.entropy)
+        noise = Noise().handshake(self.identity, Direction.OUTBOUND, expect, [muxer], self.platform)
         core = Pipelined(Dialer(["/noise"]), noise, lambda: None)
         self.channel, leftover, unsent = await drive(core, self.stream, Trace())
         assert self.channel.early_muxer == muxer

@@ -4,17 +4,21 @@ What an implementation cannot do is a documented fact and printed as the reason 
 peer that is not built: that is `peers.require`'s business, and a failure where the interop tests are required.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import pytest
 
-from pyp2p import KeyType, Mplex, Yamux
+from pyp2p import KeyType, Mplex, Noise, Tcp, Tls, Yamux
 from tests.interop.peers import EARLY_MUXER, KEY_TYPES, LANGUAGES, PUSHES_ON_DEMAND
 
 Test = TypeVar("Test", bound=Callable[..., Any])
 
 MUXERS = {"yamux": Yamux, "mplex": Mplex}
+SECURITIES = {"noise": Noise, "tls": Tls}
+TRANSPORTS = {"tcp": (Tcp, "/ip4/127.0.0.1/tcp/0")}
 KEYS = {
     "ed25519": KeyType.ED25519,
     "secp256k1": KeyType.SECP256K1,
@@ -29,6 +33,26 @@ STREAMS = {(language, muxer): 500 for language in LANGUAGES for muxer in MUXERS}
 
 # Which of a peer's own streams start with payload in the frame that opens them (yamux DATA|SYN).
 OPENS_WITH_DATA = {"go": False, "rust": True, "js": False}
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A transport, a security and a muxer by their names on the peers' command lines."""
+
+    transport: str
+    security: str
+    muxer: str
+
+    def __str__(self) -> str:
+        return f"{self.transport}-{self.security}-{self.muxer}"
+
+    @property
+    def flags(self) -> list[str]:
+        """For a peer program."""
+        return ["--transport", self.transport, "--security", self.security, "--muxer", self.muxer]
+
+
+STACKS = [Stack(*names) for names in itertools.product(TRANSPORTS, SECURITIES, MUXERS)]
 
 CANNOT = {
     ("rust", "ecdsa"): "rust-libp2p is built without ECDSA keys",
@@ -76,6 +100,11 @@ def cannot(request: pytest.FixtureRequest) -> str | None:
 def muxers() -> pytest.MarkDecorator:
     """Run the test over each muxer."""
     return pytest.mark.parametrize("muxer", list(MUXERS))
+
+
+def stacks() -> pytest.MarkDecorator:
+    """Run the test over each stack."""
+    return pytest.mark.parametrize("stack", STACKS, ids=str)
 
 
 def keys() -> pytest.MarkDecorator:

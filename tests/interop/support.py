@@ -16,7 +16,7 @@ import pyp2p
 from pyp2p import Budget, Identity, Platform, Switch, SwitchConfig
 from pyp2p.protocols.echo import ECHO_PROTOCOL, serve_echo
 from pyp2p.switch.events import SwitchEvent
-from tests.interop.matrix import KEYS, MUXERS
+from tests.interop.matrix import KEYS, MUXERS, SECURITIES, TRANSPORTS, Stack
 from tests.interop.peers import command
 
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
@@ -45,6 +45,19 @@ def open_switch(
         listen=[LOOPBACK] if listen else [],
         muxers=[made() for name, made in MUXERS.items() if muxer in (name, "both")],
         config=replace(SwitchConfig(), **config),
+    )
+
+
+def open_stack(stack: Stack, *, listen: bool = False) -> AbstractAsyncContextManager[Switch]:
+    """A switch with one stack and nothing else; it serves perf."""
+    transport, where = TRANSPORTS[stack.transport]
+    return pyp2p.open_switch(
+        identity(),
+        listen=[where] if listen else [],
+        transports=[transport()],
+        securities=[SECURITIES[stack.security]()],
+        muxers=[MUXERS[stack.muxer]()],
+        config=SwitchConfig(perf=True),
     )
 
 

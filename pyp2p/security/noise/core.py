@@ -18,6 +18,7 @@ from pyp2p.errors import LocalProtocolError, NoiseError, PeerIdMismatch, RemoteE
 from pyp2p.io.handshake import Direction
 from pyp2p.peer.id import PeerId
 from pyp2p.peer.keys import Identity, PublicKey
+from pyp2p.platform import Platform
 from pyp2p.security.noise.channel import NoiseChannel
 from pyp2p.security.noise.wire import MAX_PAYLOAD, Payload, decode_payload, encode_payload
 
@@ -61,13 +62,13 @@ class Noise:
         direction: Direction,
         expect: PeerId | None,
         muxers: Sequence[str],
-        entropy: Callable[[int], bytes],
+        platform: Platform,
     ) -> NoiseHandshake:
-        """A fresh handshake; takes 32 bytes of `entropy` for its key, and 32 before that for a new static key."""
+        """A fresh handshake; takes 32 bytes of entropy for its key, and 32 before that for a new static key."""
         static = self._static
         if static is None or static.identity is not identity:
-            static = self._static = StaticKey(identity, entropy(_KEY))
-        return NoiseHandshake(static, direction, expect, muxers, entropy(_KEY))
+            static = self._static = StaticKey(identity, platform.entropy(_KEY))
+        return NoiseHandshake(static, direction, expect, muxers, platform.entropy(_KEY))
 
 
 class NoiseHandshake:

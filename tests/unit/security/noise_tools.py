@@ -8,6 +8,7 @@ from noise.connection import Keypair, NoiseConnection
 
 from pyp2p.io.handshake import Direction
 from pyp2p.peer.keys import PublicKey
+from pyp2p.platform import Platform
 from pyp2p.security.noise.core import Noise
 
 PREFIX = b"noise-libp2p-static-key:"
@@ -52,7 +53,9 @@ class RecordedIdentity:
 
     def handshake(self, direction, expect=None):
         keys = (bytes.fromhex(self.side[name]) for name in ("noise_static_private", "noise_ephemeral_private"))
-        return Noise().handshake(self, direction, expect, self.side["stream_muxers"] or (), recorded(*keys))
+        return Noise().handshake(
+            self, direction, expect, self.side["stream_muxers"] or (), Platform(entropy=recorded(*keys))
+        )
 
 
 def transcript_cores(transcript, **kwargs):

@@ -10,6 +10,7 @@ from pyp2p.errors import InvalidKey, LocalProtocolError, NoiseError, PeerIdMisma
 from pyp2p.io.handshake import Direction
 from pyp2p.peer.id import PeerId
 from pyp2p.peer.keys import Identity, PublicKey
+from pyp2p.platform import Platform
 from pyp2p.security.noise import Noise
 from pyp2p.security.noise.wire import MAX_MUXERS, MAX_PAYLOAD
 from tests.unit.security.noise_tools import (
@@ -45,12 +46,16 @@ LOW_ORDER = [
 ]
 
 
+def platform(seed):
+    return Platform(entropy=entropy_of(seed))
+
+
 def initiator(identity=ALICE, expect=None, muxers=(), seed=1):
-    return Noise().handshake(identity, Direction.OUTBOUND, expect, muxers, entropy_of(seed))
+    return Noise().handshake(identity, Direction.OUTBOUND, expect, muxers, platform(seed))
 
 
 def responder(identity=BOB, expect=None, muxers=(), seed=2):
-    return Noise().handshake(identity, Direction.INBOUND, expect, muxers, entropy_of(seed))
+    return Noise().handshake(identity, Direction.INBOUND, expect, muxers, platform(seed))
 
 
 def answer_of_cheat(core, make_payload):
@@ -139,8 +144,8 @@ def test_the_same_seed_gives_the_same_bytes():
 def test_each_handshake_takes_fresh_keys_from_the_entropy():
     entropy = entropy_of(1)
     noise = Noise()
-    first = noise.handshake(ALICE, Direction.OUTBOUND, None, (), entropy)
-    second = noise.handshake(ALICE, Direction.OUTBOUND, None, (), entropy)
+    first = noise.handshake(ALICE, Direction.OUTBOUND, None, (), Platform(entropy=entropy))
+    second = noise.handshake(ALICE, Direction.OUTBOUND, None, (), Platform(entropy=entropy))
     assert first.take_output() != second.take_output()
 
 
@@ -148,7 +153,7 @@ def test_the_static_key_is_one_for_all_handshakes_of_an_identity():
     noise, entropy = Noise(), entropy_of(1)
 
     def shown(identity):
-        dialer = noise.handshake(identity, Direction.OUTBOUND, None, (), entropy)
+        dialer = noise.handshake(identity, Direction.OUTBOUND, None, (), Platform(entropy=entropy))
         cheat = Cheat(initiator=False)
         cheat.read(dialer.take_output())
         dialer.feed(cheat.write(payload(BOB, cheat.static)))
@@ -182,8 +187,8 @@ def test_early_muxers(ours, theirs, agreed):
 def test_who_offers_no_muxers_sends_no_list_and_heeds_none(silent):
     offers = [[YAMUX], [YAMUX]]
     offers[silent] = []
-    dialer = Noise().handshake(ALICE, Direction.OUTBOUND, None, offers[0], entropy_of(1))
-    listener = Noise().handshake(BOB, Direction.INBOUND, None, offers[1], entropy_of(2))
+    dialer = Noise().handshake(ALICE, Direction.OUTBOUND, None, offers[0], platform(1))
+    listener = Noise().handshake(BOB, Direction.INBOUND, None, offers[1], platform(2))
     sent = pump(dialer, listener)
     assert dialer.result.early_muxer is None
     assert listener.result.early_muxer is None

@@ -5,6 +5,7 @@ import pytest
 from pyp2p.errors import LocalProtocolError, PeerIdMismatch, RemoteError
 from pyp2p.io.handshake import Direction
 from pyp2p.peer.keys import Identity
+from pyp2p.platform import Platform
 from pyp2p.security.plaintext import Plaintext
 from tests.unit.security.noise_tools import entropy_of, field, pump
 
@@ -13,7 +14,9 @@ BOB = Identity.generate(entropy=entropy_of("bob"))
 
 
 def handshake(identity, expect=None):
-    return Plaintext().handshake(identity, Direction.OUTBOUND, expect, ["/yamux/1.0.0"], entropy_of(1))
+    return Plaintext().handshake(
+        identity, Direction.OUTBOUND, expect, ["/yamux/1.0.0"], Platform(entropy=entropy_of(1))
+    )
 
 
 @pytest.mark.parametrize("piece", [1 << 20, 1], ids=["whole", "byte by byte"])

@@ -11,6 +11,7 @@ from pyp2p.io.handshake import Direction, drive
 from pyp2p.muxers.base import MemoryBudget, MuxerLimits
 from pyp2p.muxers.yamux import Yamux
 from pyp2p.peer.keys import Identity
+from pyp2p.platform import Platform
 from pyp2p.security.noise import Noise
 from pyp2p.testing.contract import check_raw_stream
 from pyp2p.testing.misbehave import MisbehavingStream, Misbehaviour, misbehave
@@ -89,7 +90,7 @@ async def handshake(plan: Misbehaviour) -> float:
     async def serve() -> None:
         raw = await listener.accept()
         raw_data = await raw.stream.receive_some(1)  # as the choice of a security does before any handshake
-        core = security.handshake(two, Direction.INBOUND, None, [], entropy("b"))
+        core = security.handshake(two, Direction.INBOUND, None, [], Platform(entropy=entropy("b")))
         await drive(core, raw.stream, Trace(), raw_data)
         muxer.session(Direction.INBOUND, MuxerLimits(), MemoryBudget(1 << 20), 0.0)
         await raw.stream.send_all(b"!")
@@ -99,7 +100,7 @@ async def handshake(plan: Misbehaviour) -> float:
         nursery.start_soon(serve)
         inner = Memory(transport._transport._hub)
         raw = await inner.dial(listener.address)
-        core = Noise().handshake(one, Direction.OUTBOUND, two.peer, [], entropy("a"))
+        core = Noise().handshake(one, Direction.OUTBOUND, two.peer, [], Platform(entropy=entropy("a")))
         try:
             trace = Trace()
             _, leftover, unsent = await drive(core, raw.stream, trace)

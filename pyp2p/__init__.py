@@ -101,6 +101,7 @@ _PLACES = dict.fromkeys(_ERRORS, "pyp2p.errors") | {
     "Timeouts": "pyp2p.switch.config",
     "Tls": "pyp2p.security.tls",
     "Trace": "pyp2p.trace",
+    "WebSocket": "pyp2p.transports.ws",
     "Yamux": "pyp2p.muxers.yamux",
     "GossipParams": "pyp2p.pubsub.params",
     "ScoreParams": "pyp2p.pubsub.params",

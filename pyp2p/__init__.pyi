@@ -80,6 +80,7 @@ from pyp2p.switch.switch import Switch, open_switch
 from pyp2p.trace import Stage, Step, Trace
 from pyp2p.transports.memory import Memory
 from pyp2p.transports.tcp import Tcp
+from pyp2p.transports.ws import WebSocket
 
 __version__: str
 
@@ -179,6 +180,7 @@ __all__ = [
     "TopicScoreParams",
     "Trace",
     "Verdict",
+    "WebSocket",
     "WireError",
     "Yamux",
     "__version__",

@@ -21,6 +21,11 @@ class RawStream(trio.abc.HalfCloseableStream):
         broken and `trio.ClosedResourceError` when it is closed.
         """
 
+    @property
+    def unsent(self) -> bool:
+        """True when some of what `try_send` took has not left: `wait_send_all_might_not_block` sends it on."""
+        return False
+
     async def aclose_now(self) -> None:
         """Close at once; never waits. Streams that can close without an await do only that: no scope, no checkpoint."""
         await trio.aclose_forcefully(self)

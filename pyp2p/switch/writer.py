@@ -74,15 +74,16 @@ class Writer:
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 self._failed(error)
                 return
-            if sent == len(data):
+            if sent == len(data) and not self._stream.unsent:
                 return
             self.progress_at = trio.current_time()
-        self._backlog.append(memoryview(data)[sent:] if sent else data)
-        self.size += len(data) - sent
+        if sent < len(data):
+            self._backlog.append(memoryview(data)[sent:] if sent else data)
+            self.size += len(data) - sent
         self._wake()
 
     def _wake(self) -> None:
-        if self._backlog and not self._running and self._nursery is not None:
+        if (self._backlog or self._stream.unsent) and not self._running and self._nursery is not None:
             self._running = True
             self._nursery.start_soon(self._run)
 
@@ -116,7 +117,7 @@ class Writer:
 
     async def _run(self) -> None:
         try:
-            while self._backlog:
+            while self._backlog or self._stream.unsent:
                 await self._send_first()
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             self._failed(error)
@@ -127,7 +128,7 @@ class Writer:
     async def _send_first(self) -> None:
         await self._stream.wait_send_all_might_not_block()
         if not self._backlog:
-            return  # dropped while we waited
+            return  # dropped while we waited, or nothing but what the stream itself had held back
         piece = self._backlog[0]
         sent = self._stream.try_send(piece)
         if sent == 0:

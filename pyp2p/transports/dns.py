@@ -159,7 +159,8 @@ class _Search:
         first, *rest = components(address)
         question = _QUESTIONS[first.name]
         if question is not Question.TXT:
-            return [_with_ip(ip, rest) for ip in await self.resolver.resolve(first.value, question)]
+            end = _keeping_name(first.value, rest)
+            return [_with_ip(ip, end) for ip in await self.resolver.resolve(first.value, question)]
         host = "_dnsaddr." + first.value
         records = [record for record in await self.resolver.resolve(host, question) if record.startswith(_TXT_PREFIX)]
         name = printable(host)
@@ -194,9 +195,18 @@ def _text(parts: Sequence[Component]) -> str:
     return "".join(f"/{part.name}/{part.value}" if part.value else f"/{part.name}" for part in parts)
 
 
-def _with_ip(ip: str, rest: Sequence[Component]) -> Multiaddr:
-    """`ip` comes from the resolver, which gives IP addresses or breaks its word; `rest` was parsed before."""
-    return parse_multiaddr(f"/{'ip6' if ':' in ip else 'ip4'}/{ip}{_text(rest)}")
+def _keeping_name(host: str, rest: Sequence[Component]) -> str:
+    """What follows the name. Of a secure WebSocket's server TLS asks for the name too: there it is kept."""
+    tail = _text(rest)
+    for end in ("/tls/ws", "/wss"):
+        if tail.endswith(end):
+            return f"{tail.removesuffix(end)}/tls/sni/{host}/ws"
+    return tail
+
+
+def _with_ip(ip: str, end: str) -> Multiaddr:
+    """`ip` comes from the resolver, which gives IP addresses or breaks its word; `end` was parsed before."""
+    return parse_multiaddr(f"/{'ip6' if ':' in ip else 'ip4'}/{ip}{end}")
 
 
 _FAMILIES = {Question.IP: socket.AF_UNSPEC, Question.IP4: socket.AF_INET, Question.IP6: socket.AF_INET6}

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from pyp2p.trace import Trace
 from pyp2p.transports.base import RawConn, Transport
 from pyp2p.transports.memory import Memory, MemoryHub
 from pyp2p.transports.tcp import Tcp
+from pyp2p.transports.ws import WebSocket, self_signed
 
 PROTOCOL = "/contract/1.0.0"
 
@@ -45,10 +47,19 @@ class Stack:
     muxer: Callable[[], MuxerFactory]
 
 
+def secure_websocket() -> WebSocket:
+    """One whose listener shows a certificate that its dialler does not judge."""
+    client = ssl.create_default_context()
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    return WebSocket(server=self_signed("localhost"), client=client)
+
+
 TRANSPORTS = {
     "memory": (lambda: Memory(MemoryHub()), "/memory/0"),
     "tcp": (Tcp, "/ip4/127.0.0.1/tcp/0"),
     "tcp6": (Tcp, "/ip6/::1/tcp/0"),
+    "ws": (WebSocket, "/ip4/127.0.0.1/tcp/0/ws"),
+    "wss": (secure_websocket, "/ip6/::1/tcp/0/tls/ws"),
 }
 SECURITIES: dict[str, Callable[[], Security]] = {"noise": Noise, "tls": Tls, "plaintext": Plaintext}
 MUXERS: dict[str, Callable[[], MuxerFactory]] = {"yamux": Yamux, "mplex": Mplex}
@@ -118,11 +129,16 @@ async def connected(stack: Stack, seed: int = 0) -> AsyncIterator[Ends]:
     # The deadline only turns a hang into an error.
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
-            dialed = await transport.dial(listening.address)
-            accepted = await listening.accept()
+
+            async def dial() -> None:
+                await make(await transport.dial(listening.address), 0, identities[1].peer, nursery)
+
+            async def answer() -> None:
+                await make(await listening.accept(), 1, None, nursery)
+
             async with trio.open_nursery() as upgrading:
-                upgrading.start_soon(make, dialed, 0, identities[1].peer, nursery)
-                upgrading.start_soon(make, accepted, 1, None, nursery)
+                upgrading.start_soon(dial)
+                upgrading.start_soon(answer)
             ends.dialer, ends.listener = made[True], made[False]
             try:
                 yield ends

@@ -11,14 +11,14 @@ from typing import Any, TypeVar
 
 import pytest
 
-from pyp2p import KeyType, Mplex, Noise, Tcp, Tls, Yamux
+from pyp2p import KeyType, Mplex, Noise, Tcp, Tls, WebSocket, Yamux
 from tests.interop.peers import EARLY_MUXER, KEY_TYPES, LANGUAGES, PUSHES_ON_DEMAND
 
 Test = TypeVar("Test", bound=Callable[..., Any])
 
 MUXERS = {"yamux": Yamux, "mplex": Mplex}
 SECURITIES = {"noise": Noise, "tls": Tls}
-TRANSPORTS = {"tcp": (Tcp, "/ip4/127.0.0.1/tcp/0")}
+TRANSPORTS = {"tcp": (Tcp, "/ip4/127.0.0.1/tcp/0"), "ws": (WebSocket, "/ip4/127.0.0.1/tcp/0/ws")}
 KEYS = {
     "ed25519": KeyType.ED25519,
     "secp256k1": KeyType.SECP256K1,

@@ -58,6 +58,7 @@ AWAITING = {
     "transports/memory.py",
     "transports/pipe.py",
     "transports/tcp.py",
+    "transports/ws.py",
     "identify/service.py",
     "protocols/echo.py",
     "protocols/perf.py",
@@ -97,6 +98,7 @@ WORLDLY = {
     "io/files.py": "is a few files",
     "peer/keyfile.py": "is a file",
     "platform.py": "is the world: the default clock, choices and entropy",
+    "transports/webcert.py": "makes certificates of today, which Python's TLS reads from files",
     "transports/interfaces.py": "asks the system for its interface addresses",
 }
 LAZY_IMPORTS = {"__init__.py", "cli/main.py"}  # the surface (PEP 562) and --help, which import no trio

@@ -9,17 +9,10 @@ security protocol inside does. RFC 6455; libp2p specs, websockets. Needs the ext
 from __future__ import annotations
 
 import ssl
-import tempfile
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import trio
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 from multiaddr import Multiaddr
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import (
@@ -284,7 +277,7 @@ class WsListener:
 class WebSocket:
     """The WebSocket transport.
 
-    `server` is the TLS context with the certificate that `/tls/ws` and `/wss` listeners show (`self_signed` makes one);
+    `server` is the TLS context with the certificate that `/tls/ws` and `/wss` listeners show (`webcert.self_signed` makes one);
     without it they cannot be listened on. `client` judges the certificates of servers; by default that is what the
     system trusts. The names of its hosts are dialled by what DNS said, and still asked for in TLS and HTTP.
     """
@@ -340,34 +333,6 @@ class WebSocket:
             why = getattr(cause, "verify_message", None) or getattr(cause, "reason", None) or cause or error
             raise ConnectFailed(f"TLS to {printable(name)}: {printable(str(why), 200)}") from error
         return _Tls(secured)
-
-
-def self_signed(*names: str) -> ssl.SSLContext:
-    """A TLS context for a listener, with a fresh certificate for these names, which nobody else vouches for.
-
-    Browsers refuse it until somebody tells them not to. Blocks for some milliseconds.
-    """
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
-    begin = datetime.now(UTC) - timedelta(days=1)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(begin)
-        .not_valid_after(begin + timedelta(days=365))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(each) for each in names]), critical=False)
-        .sign(key, SHA256())
-    )
-    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with tempfile.NamedTemporaryFile() as file:  # 0600; Python's TLS reads keys from files only
-        file.write(secret + certificate.public_bytes(Encoding.PEM))
-        file.flush()
-        context.load_cert_chain(file.name)
-    return context
 
 
 class _Tls(RawStream):

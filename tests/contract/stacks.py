@@ -31,7 +31,8 @@ from pyp2p.trace import Trace
 from pyp2p.transports.base import RawConn, Transport
 from pyp2p.transports.memory import Memory, MemoryHub
 from pyp2p.transports.tcp import Tcp
-from pyp2p.transports.ws import WebSocket, self_signed
+from pyp2p.transports.webcert import self_signed
+from pyp2p.transports.ws import WebSocket
 
 PROTOCOL = "/contract/1.0.0"
 

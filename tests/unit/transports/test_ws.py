@@ -15,7 +15,8 @@ from pyp2p.errors import ConnectFailed
 from pyp2p.io.stream import RawStream
 from pyp2p.peer.address import parse_multiaddr, text
 from pyp2p.transports.pipe import pipe_pair
-from pyp2p.transports.ws import WebSocket, WsStream, _asked, self_signed
+from pyp2p.transports.webcert import self_signed
+from pyp2p.transports.ws import WebSocket, WsStream, _asked
 
 BINARY, TEXT, CLOSE, PING, PONG = 2, 1, 8, 9, 10
 REQUEST = (

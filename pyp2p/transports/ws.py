@@ -277,9 +277,9 @@ class WsListener:
 class WebSocket:
     """The WebSocket transport.
 
-    `server` is the TLS context with the certificate that `/tls/ws` and `/wss` listeners show (`webcert.self_signed` makes one);
-    without it they cannot be listened on. `client` judges the certificates of servers; by default that is what the
-    system trusts. The names of its hosts are dialled by what DNS said, and still asked for in TLS and HTTP.
+    `server` is the TLS context whose certificate listeners on `/tls/ws` and `/wss` show (`webcert.self_signed` makes
+    one); without it there are none. `client` judges the certificates of servers; by default as the system does. A
+    name that DNS stood for is still asked for in TLS and HTTP.
     """
 
     name = "ws"

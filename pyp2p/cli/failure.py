@@ -77,8 +77,8 @@ _HUNG_UP_ADVICE = {
     "without --key, or an ed25519 one), or take no more connections.",
 }
 _DECLINED_ADVICE = {
-    Stage.SECURITY_SELECT: "It is a libp2p node that speaks another security protocol, perhaps TLS alone; pyp2p "
-    "speaks Noise.",
+    Stage.SECURITY_SELECT: "It speaks another security protocol: leave --security out to offer Noise and TLS (which "
+    "needs `pip install pyp2p[tls]`).",
     Stage.MUXER_SELECT: "It speaks another multiplexer: leave --muxer out to offer all that pyp2p has.",
 }
 
@@ -210,7 +210,10 @@ def _advice(stage: Stage, error: BaseException) -> str:
         case NoCommonProtocol():
             advice = _DECLINED_ADVICE.get(stage, "`pyp2p identify` shows which protocols the peer speaks.")
         case NoAddresses():
-            advice = "pyp2p speaks TCP over IPv4 and IPv6: look for an address of the peer like /ip4/IP/tcp/PORT."
+            advice = (
+                "pyp2p speaks TCP and WebSocket (with `pip install pyp2p[ws]`): look for an address of the peer like "
+                "/ip4/IP/tcp/PORT or /ip4/IP/tcp/PORT/ws, and leave --transport out."
+            )
         case ResolveError():
             advice = _HANG_ADVICE[Stage.RESOLVE]
         case ConnectFailed():

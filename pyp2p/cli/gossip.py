@@ -18,8 +18,9 @@ from pyp2p.cli import render, stdin
 from pyp2p.cli.failure import OK, CommandFailed, UsageError, clean
 from pyp2p.cli.listen import listen_on
 from pyp2p.cli.output import Output
-from pyp2p.cli.reach import CONNECT_SECONDS, check_no_conflict, connect_to, identity, stack
+from pyp2p.cli.reach import CONNECT_SECONDS, check_no_conflict, connect_to, identity
 from pyp2p.cli.runner import run
+from pyp2p.cli.stack import listen_addresses, stack
 from pyp2p.cli.stdout import emit
 from pyp2p.cli.target import Target, parse_target
 from pyp2p.errors import AlreadyPublished, LocalProtocolError, MessageTooLarge, NobodyListens, printable, unwrapped
@@ -145,7 +146,7 @@ def _run(options: argparse.Namespace, out: Output, settings: dict[str, Any], wor
         raise UsageError(clean(str(error))) from None
     peers = [parse_target(given) for given in options.peer]
     who = identity(options, out)
-    addresses = options.addr or [f"/ip4/127.0.0.1/tcp/{options.port or 0}"]
+    addresses = listen_addresses(options)
 
     async def command() -> int:
         async with open_switch(who, **stack(options)) as switch, open_pubsub(switch, **settings) as pubsub:

@@ -16,8 +16,9 @@ import trio
 from pyp2p.cli import render
 from pyp2p.cli.failure import OK, CommandFailed, UsageError
 from pyp2p.cli.output import Output
-from pyp2p.cli.reach import check_no_conflict, identity, stack
+from pyp2p.cli.reach import check_no_conflict, identity
 from pyp2p.cli.runner import run as run_trio
+from pyp2p.cli.stack import listen_addresses, stack
 from pyp2p.cli.stdin import end_of_input
 from pyp2p.cli.stdout import emit
 from pyp2p.errors import InvalidMultiaddr, P2PError, printable
@@ -65,7 +66,7 @@ def run(options: argparse.Namespace, out: Output, wrap: Wrap | None = None) -> i
             config = SwitchConfig(perf=options.perf, agent=options.agent)
         except ValueError as error:
             raise UsageError(f"--agent: {error}") from None
-    addresses = options.addr or [f"/ip4/127.0.0.1/tcp/{options.port or 0}"]
+    addresses = listen_addresses(options)
 
     async def command() -> int:
         async with open_switch(who, config=config, **(used if wrap is None else wrap(used))) as switch:

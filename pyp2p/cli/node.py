@@ -26,8 +26,8 @@ from pyp2p.cli.node_config import NodeConfig, chain_name, node_config
 from pyp2p.cli.node_events import Feed, tell_chain, tell_gossip, tell_meshes, tell_network, warning
 from pyp2p.cli.node_view import leave, show
 from pyp2p.cli.output import Output
-from pyp2p.cli.reach import muxers
 from pyp2p.cli.runner import run as run_trio
+from pyp2p.cli.stack import muxers
 from pyp2p.cli.stdin import end_of_input
 from pyp2p.errors import DataInUse, JoinFailed, KeyFileError, NoKeyInFile, unwrapped
 from pyp2p.peer.address import text

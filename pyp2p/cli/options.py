@@ -255,7 +255,8 @@ STACK = (
         "NAME",
     ),
     Option("--key-log", "append the secrets of TLS connections to this file, as SSLKEYLOGFILE has them", str, "FILE"),
-    Option("--transport", "use only this transport: tcp", choice("tcp"), "NAME"),
+    Option("--transport", "use only this transport: tcp or ws (default: both)", choice("tcp", "ws"), "NAME"),
+    Option("--insecure", "do not judge the certificates of /wss servers: a peer proves itself inside", default=False),
     _KEY,
 )
 _COUNT = Option(
@@ -310,12 +311,14 @@ LISTEN = (
     _ADDR,
     Option("--seed", "identity made from a number: known to all who know it, for tests", whole(0, 2**63), "N"),
     _AGENT,
+    Option("--web-cert", "PEM file with the certificate and key for /wss addresses (default: a fresh, self-signed one)",
+           str, "FILE"),
     Option("--perf", "serve /perf/1.0.0, which sends as much as it is asked for", default=False),
     Option(
         "--protocol", "also serve NAME by echo, sink, hang or reset; may be repeated", _served, "NAME=WHAT", many=True
     ),
     Option("--delay", "be late at STAGE (`forever`: never come); may be repeated", _delay, "STAGE=SECONDS", many=True),
-)
+)  # fmt: skip
 GOSSIP = (
     Option("--peer", "node to connect to, as TARGET elsewhere; may be repeated", str, "ADDR", many=True),
     _PORT,

@@ -15,26 +15,18 @@ from pyp2p.cli.failure import CommandFailed, UsageError, dial_failure, step_fail
 from pyp2p.cli.key import load_or_create
 from pyp2p.cli.output import Output
 from pyp2p.cli.runner import run
-from pyp2p.cli.securities import securities
+from pyp2p.cli.stack import stack
 from pyp2p.cli.target import Target, parse_target
 from pyp2p.errors import Attempt, P2PError, StageTimeout
-from pyp2p.muxers.base import MuxerFactory
-from pyp2p.muxers.mplex import Mplex
-from pyp2p.muxers.yamux import Yamux
 from pyp2p.peer.address import components, text
 from pyp2p.peer.keys import Identity
 from pyp2p.switch.config import SwitchConfig
 from pyp2p.switch.connection import Connection
 from pyp2p.switch.switch import Switch, open_switch
 from pyp2p.trace import Stage, Trace
-from pyp2p.transports.base import Transport
-from pyp2p.transports.tcp import Tcp
 
 CONNECT_SECONDS = 30.0
 _GRACE = 0.25  # seconds in which the switch's own deadline passes first, since it knows the stage
-
-_MUXERS: dict[str, Callable[[], MuxerFactory]] = {"yamux": Yamux, "mplex": Mplex}
-_TRANSPORTS: dict[str, Callable[[], Transport]] = {"tcp": Tcp}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +38,6 @@ class Reached:
     started: float
     seconds: float
     deadline: float  # of the whole command
-
-
-def stack(options: argparse.Namespace) -> dict[str, Any]:
-    """The keyword arguments of `open_switch` for --transport, --security and --muxer."""
-    return {
-        "transports": [_TRANSPORTS[options.transport or "tcp"]()],
-        "securities": securities(options),
-        "muxers": muxers(options),
-    }
-
-
-def muxers(options: argparse.Namespace) -> list[MuxerFactory]:
-    """Those of --muxer, all without it."""
-    return [_MUXERS[name]() for name in ([options.muxer] if options.muxer else ["yamux", "mplex"])]
 
 
 def identity(options: argparse.Namespace, out: Output) -> Identity | None:

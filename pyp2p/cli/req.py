@@ -26,9 +26,10 @@ from pyp2p.cli.discv5 import identity
 from pyp2p.cli.failure import OK, STAGE_CODES, TIMEOUT, USAGE, CommandFailed, UsageError, clean
 from pyp2p.cli.node_config import chain_of
 from pyp2p.cli.output import Output
-from pyp2p.cli.reach import CONNECT_SECONDS, bounded, connect_to, stack
+from pyp2p.cli.reach import CONNECT_SECONDS, bounded, connect_to
 from pyp2p.cli.req_methods import Ours, answer_facts, check_options, check_request, file_name, methods_named, request_of
 from pyp2p.cli.runner import run as run_trio
+from pyp2p.cli.stack import stack
 from pyp2p.cli.stdout import emit
 from pyp2p.cli.target import parse_target
 from pyp2p.errors import (

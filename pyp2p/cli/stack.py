@@ -22,18 +22,10 @@ from pyp2p.muxers.yamux import Yamux
 from pyp2p.security.base import Security
 from pyp2p.security.noise import Noise
 from pyp2p.security.plaintext import Plaintext
+from pyp2p.switch.defaults import Tls, WebSocket
 from pyp2p.transports.base import Transport
 from pyp2p.transports.tcp import Tcp
 from pyp2p.transports.webcert import self_signed
-
-try:
-    from pyp2p.security.tls import Tls
-except ImportError:
-    Tls = None  # type: ignore[assignment,misc]  # mypy has no type for "a class or None"
-try:
-    from pyp2p.transports.ws import WebSocket
-except ImportError:
-    WebSocket = None  # type: ignore[assignment,misc]
 
 _MUXERS: dict[str, Callable[[], MuxerFactory]] = {"yamux": Yamux, "mplex": Mplex}
 

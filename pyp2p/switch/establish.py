@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import trio
 
@@ -37,7 +37,7 @@ from pyp2p.peer.id import PeerId
 from pyp2p.peer.store import PeerBook
 from pyp2p.platform import Platform
 from pyp2p.protocols.ping import PING_PROTOCOL, ping
-from pyp2p.security.base import SecureChannel
+from pyp2p.security.base import SecureChannel, Security
 from pyp2p.switch.canonical import CanonicalLog
 from pyp2p.switch.config import SwitchConfig
 from pyp2p.switch.connection import AGENT_PREFIX, Connection
@@ -116,8 +116,17 @@ class Establisher:
 
     # --- upgrade
 
-    async def upgrade(self, raw: RawConn, ticket: Ticket, expect: PeerId | None, trace: Trace) -> Peering:
+    async def upgrade(
+        self,
+        raw: RawConn,
+        ticket: Ticket,
+        expect: PeerId | None,
+        trace: Trace,
+        securities: Sequence[Security] | None = None,
+    ) -> Peering:
         """Secure, mux and gate `raw` within `timeouts.upgrade`; the connection does not run yet.
+
+        Only `securities` are offered (None: all of ours).
 
         On any failure `raw` is closed and the ticket given back. Raises `StageTimeout`, `RemoteError`,
         `NoCommonProtocol`, `Refused` or trio's stream errors.
@@ -128,7 +137,7 @@ class Establisher:
             with trio.fail_after(timeouts.upgrade):
                 upgraded = await upgrade(
                     raw,
-                    self._stacks,
+                    self._stacks if securities is None else replace(self._stacks, securities=securities),
                     expect=expect,
                     memory=memory,
                     trace=trace,

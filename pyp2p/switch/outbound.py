@@ -22,6 +22,7 @@ from pyp2p.errors import (
     DialSelf,
     LimitExceeded,
     NoAddresses,
+    NoCommonProtocol,
     NotAllowed,
     NotTried,
     P2PError,
@@ -34,6 +35,7 @@ from pyp2p.errors import (
 )
 from pyp2p.peer.address import AddressKind, split_peer, text
 from pyp2p.peer.id import PeerId
+from pyp2p.security.base import Security
 from pyp2p.switch.backoff import DialBackoff
 from pyp2p.switch.config import SwitchConfig
 from pyp2p.switch.connection import Connection
@@ -43,7 +45,7 @@ from pyp2p.switch.gater import ConnectionGater
 from pyp2p.switch.limits import ConnectionLimits, Ticket
 from pyp2p.switch.ranking import dialable_claim, rank
 from pyp2p.trace import Stage, Step, Trace
-from pyp2p.transports.base import Transport
+from pyp2p.transports.base import RawConn, Transport
 from pyp2p.transports.dns import Resolver, needs_resolving, resolve_all
 
 logger = logging.getLogger("pyp2p.switch")
@@ -96,6 +98,7 @@ class Outbound:
         gater: ConnectionGater,
         backoff: DialBackoff,
         establisher: Establisher,
+        securities: Sequence[Security],
         addresses: Callable[[], Sequence[Multiaddr]],
     ) -> None:
         self._config = config
@@ -106,6 +109,7 @@ class Outbound:
         self._backoff = backoff
         self._establisher = establisher
         self._addresses = addresses
+        self._offers = [offer for offer in (securities[:1], securities[1:]) if offer]
 
     async def dial(self, target: Target) -> tuple[Peering, Ticket]:
         """Dial until one address leads to an upgraded connection, within `timeouts.dial`.
@@ -213,18 +217,11 @@ class Outbound:
         target, name = run.target, text(address)
         trace = Trace() if resolve is None else Trace([resolve], resolve)
         run.begun.add(address)
-        began = False
         try:
-            ticket = self._limits.try_outbound()
-            try:
-                began = True
-                peering = await self._connect(target, address, ticket, trace)
-            except BaseException:
-                ticket.release()
-                raise
+            peering, ticket = await self._connect(target, address, trace)
         except (P2PError, OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             trace.finish(trio.current_time())
-            run.failed(name, trace.stage if began else Stage.CONNECT, error, trace)
+            run.failed(name, trace.stage, error, trace)
             logger.debug("attempt failed addr=%s stage=%s error=%s", name, trace.stage.value, describe(error))
             self._note_refusal(target, name, error)
             self._back_off(target, name, error)
@@ -249,13 +246,40 @@ class Outbound:
             mismatch = isinstance(error, PeerIdMismatch)  # our own no, above, is no fault of the address
             self._backoff.failed(_backoff_key(name, target.peer) if mismatch else name, trio.current_time())
 
-    async def _connect(self, target: Target, address: Multiaddr, ticket: Ticket, trace: Trace) -> Peering:
+    async def _connect(self, target: Target, address: Multiaddr, trace: Trace) -> tuple[Peering, Ticket]:
+        """Offer our first security alone, which takes a round trip less; who declines it is dialled for the rest."""
+        *others, last = self._offers
+        for offer in others:
+            try:
+                return await self._connect_with(offer, target, address, trace)
+            except NoCommonProtocol:
+                if trace.stage is not Stage.SECURITY_SELECT:
+                    raise
+        try:
+            return await self._connect_with(last, target, address, trace)
+        except NoCommonProtocol as error:
+            if trace.stage is not Stage.SECURITY_SELECT:
+                raise
+            raise NoCommonProtocol([security.protocol for offer in self._offers for security in offer]) from error
+
+    async def _connect_with(
+        self, offer: Sequence[Security], target: Target, address: Multiaddr, trace: Trace
+    ) -> tuple[Peering, Ticket]:
+        trace.begin(Stage.CONNECT, text(address), trio.current_time())
+        ticket = self._limits.try_outbound()
+        try:
+            raw = await self._open(target, address, trace)
+            return await self._establisher.upgrade(raw, ticket, target.peer, trace, offer), ticket
+        except BaseException:
+            ticket.release()
+            raise
+
+    async def _open(self, target: Target, address: Multiaddr, trace: Trace) -> RawConn:
         transport = self._transport(address)
         if transport is None:
             raise NoAddresses("no transport handles this address")
         logger.debug("dialling addr=%s", text(address))
-        step = trace.begin(Stage.CONNECT, text(address), trio.current_time())
-        step.waits += 1
+        trace.current.waits += 1
         seconds = self._config.timeouts.dial_address
         try:
             with trio.fail_after(seconds):
@@ -265,8 +289,8 @@ class Outbound:
         except OSError as error:
             raise ConnectFailed(str(error)) from error
         if target.isolated:
-            raw = replace(raw, kind=AddressKind.ISOLATED)
-        return await self._establisher.upgrade(raw, ticket, target.peer, trace)
+            return replace(raw, kind=AddressKind.ISOLATED)
+        return raw
 
 
 def _backoff_key(address: str, peer: PeerId | None) -> str:

@@ -30,8 +30,6 @@ from pyp2p.io.handshake import Direction
 from pyp2p.io.loglimit import LogLimiter
 from pyp2p.io.stream import PlainStream, RawStream
 from pyp2p.muxers.base import MuxerFactory
-from pyp2p.muxers.mplex import Mplex
-from pyp2p.muxers.yamux import Yamux
 from pyp2p.peer.address import AddressKind, ip_of, parse_multiaddr, split_peer, text, with_peer
 from pyp2p.peer.id import PeerId
 from pyp2p.peer.keys import Identity
@@ -40,12 +38,12 @@ from pyp2p.platform import Platform
 from pyp2p.protocols.perf import PERF_PROTOCOL, serve_perf
 from pyp2p.protocols.ping import PING_PROTOCOL, serve_ping
 from pyp2p.security.base import Security
-from pyp2p.security.noise import Noise
 from pyp2p.switch.accept import accept_loop
 from pyp2p.switch.backoff import DialBackoff
 from pyp2p.switch.config import SwitchConfig
 from pyp2p.switch.connecting import Connector
 from pyp2p.switch.connection import Connection
+from pyp2p.switch.defaults import default_muxers, default_securities, default_transports
 from pyp2p.switch.establish import Establisher, Peering
 from pyp2p.switch.events import EventHub, ListenAddrAdded, ListenAddrRemoved, SwitchEvent
 from pyp2p.switch.facts import NORMAL, SHUTDOWN, CloseReason
@@ -66,7 +64,6 @@ from pyp2p.trace import Stage, Trace
 from pyp2p.transports.base import Listener, RawConn, Transport
 from pyp2p.transports.dns import Resolver, SystemResolver
 from pyp2p.transports.interfaces import expand_wildcard
-from pyp2p.transports.tcp import Tcp
 
 logger = logging.getLogger("pyp2p.switch")
 
@@ -143,6 +140,7 @@ class Switch:
                 gater=gater,
                 backoff=DialBackoff(config.backoff, platform.rng),
                 establisher=self._establisher,
+                securities=securities,
                 addresses=lambda: self.addresses,
             ),
             establisher=self._establisher,
@@ -496,8 +494,9 @@ async def open_switch(
     """Run a switch for the length of the block; leaving it stops everything within `timeouts.close` seconds (a handler
     that shields itself from cancellation is waited for).
 
-    Defaults: a fresh Ed25519 identity, TCP, Noise, Yamux then Mplex, limits on, identify and ping served, the peer
-    store in memory, the real clock and randomness. An exception in the block propagates after the stop.
+    Defaults: a fresh Ed25519 identity, TCP, Noise, Yamux then Mplex, and WebSocket and TLS where they are installed
+    (`defaults.py`); limits on, identify and ping served, the peer store in memory, the real clock and randomness. An
+    exception in the block propagates after the stop.
     """
     world = Platform() if platform is None else platform
     wanted = [listen] if isinstance(listen, (str, Multiaddr)) else listen
@@ -508,9 +507,9 @@ async def open_switch(
                 nursery,
                 identity=Identity.generate(entropy=world.entropy) if identity is None else identity,
                 config=SwitchConfig() if config is None else config,
-                transports=[Tcp()] if transports is None else transports,
-                securities=[Noise()] if securities is None else securities,
-                muxers=[Yamux(), Mplex()] if muxers is None else muxers,
+                transports=default_transports() if transports is None else transports,
+                securities=default_securities() if securities is None else securities,
+                muxers=default_muxers() if muxers is None else muxers,
                 platform=world,
                 gater=AllowAll() if gater is None else gater,
                 resolver=SystemResolver() if resolver is None else resolver,

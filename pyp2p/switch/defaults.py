@@ -23,6 +23,8 @@ try:
 except ImportError:
     WebSocket = None  # type: ignore[assignment,misc]
 
+__all__ = ["Tls", "WebSocket", "default_muxers", "default_securities", "default_transports"]
+
 
 def default_transports() -> list[Transport]:
     """TCP, and WebSocket over it."""

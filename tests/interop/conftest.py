@@ -15,6 +15,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("interop")
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what `test_matrix.py` has tried: each stack with each peer, we dialling and they dialling."""
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    for outcome in ("passed", "skipped", "failed", "error"):
+        for report in terminalreporter.stats.get(outcome, []):
+            said = dict(getattr(report, "user_properties", ()))
+            if "stack" in said:
+                cells.setdefault((said["stack"], said["language"]), {})[said["who"]] = outcome
+    if not cells:
+        return
+    terminalreporter.section("interop matrix: we dial, they dial", sep="-")
+    terminalreporter.write_line(f"{'':20}" + "".join(f"{language:20}" for language in peers.LANGUAGES).rstrip())
+    for stack in dict.fromkeys(stack for stack, _ in cells):
+        found = [cells.get((stack, language), {}) for language in peers.LANGUAGES]
+        words = (" ".join(each.get(who, "-") for who in ("we", "they")) for each in found)
+        terminalreporter.write_line(f"{stack:20}" + "".join(f"{word:20}" for word in words).rstrip())
+
+
 @pytest.fixture(autouse=True)
 def _able(request: pytest.FixtureRequest) -> None:
     """What an implementation cannot do is skipped with that as the reason."""

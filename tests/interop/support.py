@@ -39,10 +39,11 @@ def identity(key: str = "ed25519") -> Identity:
 def open_switch(
     muxer: str = "both", *, key: str = "ed25519", listen: bool = True, **config: Any
 ) -> AbstractAsyncContextManager[Switch]:
-    """A switch with one muxer or both (yamux first); `config` overrides fields of `SwitchConfig`."""
+    """A switch with Noise and one muxer or both (yamux first); `config` overrides fields of `SwitchConfig`."""
     return pyp2p.open_switch(
         identity(key),
         listen=[LOOPBACK] if listen else [],
+        securities=[SECURITIES["noise"]()],
         muxers=[made() for name, made in MUXERS.items() if muxer in (name, "both")],
         config=replace(SwitchConfig(), **config),
     )

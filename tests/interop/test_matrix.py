@@ -1,7 +1,11 @@
 """Every transport, security and muxer that we have, with every peer, in both directions: the table that is printed."""
 
+from collections.abc import Callable
+
+import pytest
 import trio
 
+import pyp2p
 from pyp2p.protocols.echo import ECHO_PROTOCOL
 from pyp2p.protocols.perf import PERF_PROTOCOL, run_perf
 from pyp2p.protocols.ping import PING_PROTOCOL, ping
@@ -12,6 +16,16 @@ from tests.interop.support import ENTROPY, PATIENCE, address, mount_echo, open_s
 
 MEGABYTE = 1 << 20
 SAID = bytes(range(256)) * 400
+
+
+@pytest.fixture(autouse=True)
+def _cell(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> None:
+    """Say which cell of the table a test is."""
+    params = request.node.callspec.params
+    if "stack" in params:
+        record_property("stack", str(params["stack"]))
+        record_property("language", params["language"])
+        record_property("who", "we" if "we_dial" in request.node.name else "they")
 
 
 @matrix.stacks()
@@ -37,6 +51,13 @@ async def test_we_dial(language: str, stack: Stack) -> None:
             async with await connection.open_stream(PERF_PROTOCOL) as stream:
                 result = await run_perf(stream, MEGABYTE, MEGABYTE)
             assert (result.upload_bytes, result.download_bytes) == (MEGABYTE, MEGABYTE)
+
+
+async def test_one_that_has_tls_only_is_reached_by_default(language: str) -> None:
+    with trio.fail_after(PATIENCE):
+        async with open_peer(language, "--security", "tls") as peer, pyp2p.open_switch() as switch:
+            connection = await switch.connect(peer.address)
+            assert connection.security == SECURITIES["tls"].protocol
 
 
 @matrix.stacks()

@@ -27,6 +27,7 @@ from pyp2p.peer.keys import Identity
 from pyp2p.peer.store import Source
 from pyp2p.security.noise import Noise
 from pyp2p.security.plaintext import Plaintext
+from pyp2p.security.tls import Tls
 from pyp2p.switch.config import Limits, SwitchConfig, Timeouts
 from pyp2p.switch.stream import MuxedStream
 from pyp2p.testing import LinkQuality, Misbehaviour, Sim, misbehave, simulated
@@ -247,6 +248,39 @@ async def test_no_common_security(sim: Sim, muxer) -> None:
         assert attempt.error.offered == ("/noise",)
         assert attempt.address == str(b.addresses[0])
         await until(lambda: not any(in_use(b).values()))
+
+
+@simulated(seeds=(1,))
+async def test_who_speaks_the_first_security_is_reached_in_three_round_trips_whatever_else_we_speak(sim: Sim) -> None:
+    ours, theirs = [Noise(), Tls(), Plaintext()], [Plaintext(), Tls(), Noise()]
+    async with pair(sim, {"securities": ours, "muxers": [Yamux()]}, {"securities": theirs}) as (a, b):
+        connection = await a.connect(b.multiaddrs[0])
+        assert connection.security == "/noise"
+        assert connection.trace.round_trips == 3
+
+
+@pytest.mark.parametrize(("theirs", "spoken"), [([Tls], "/tls/1.0.0"), ([Plaintext, Tls], "/tls/1.0.0")])
+@simulated(seeds=(1,))
+async def test_who_declines_the_first_security_is_dialled_for_the_rest(sim: Sim, theirs: list, spoken: str) -> None:
+    ours = [Noise(), Tls(), Plaintext()]
+    async with pair(sim, {"securities": ours}, {"securities": [security() for security in theirs]}) as (a, b):
+        connection = await a.connect(b.multiaddrs[0])
+        assert connection.security == spoken
+        selects = [step.detail for step in connection.trace.steps if step.stage is Stage.SECURITY_SELECT]
+        assert selects == ["/noise", "/tls/1.0.0, /plaintext/2.0.0"]
+        await until(lambda: in_use(b)["connections"] == 1)
+
+
+@simulated(seeds=(1,))
+async def test_who_speaks_none_of_several_securities_is_one_failure_that_names_all(sim: Sim) -> None:
+    ours, theirs = [Noise(), Tls()], [Plaintext()]
+    async with pair(sim, {"securities": ours}, {"securities": theirs}) as (a, b):
+        with pytest.raises(DialFailed) as caught:
+            await a.connect(b.multiaddrs[0])
+        attempt = only(caught)
+        assert attempt.stage is Stage.SECURITY_SELECT
+        assert attempt.error.offered == ("/noise", "/tls/1.0.0")
+        await until(lambda: not any(in_use(a).values()) and not any(in_use(b).values()))
 
 
 @pytest.mark.parametrize("security", [Noise, Plaintext])

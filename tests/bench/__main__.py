@@ -40,9 +40,9 @@ class Peer:
     env: dict[str, str] = field(default_factory=dict)
 
     @contextmanager
-    def listening(self, muxer: str, subcommand: str = "listen") -> Iterator[tuple[str, int]]:
+    def listening(self, *flags: str, subcommand: str = "listen") -> Iterator[tuple[str, int]]:
         """A listener: its address and process id."""
-        with self.started(subcommand, "--muxer", muxer) as (address, process):
+        with self.started(subcommand, "--muxer", "yamux", *flags) as (address, process):
             yield address, process.pid
 
     @contextmanager
@@ -142,33 +142,33 @@ def eth2_pairs() -> list[Pair]:
 Sample = dict[str, float]
 
 
-def sample_perf(peer: Peer, muxer: str, size: int) -> Sample:
-    with peer.listening(muxer) as (address, _):
+def sample_perf(peer: Peer, size: int, *stack: str) -> Sample:
+    with peer.listening(*stack) as (address, _):
         sizes = ["--upload", str(size), "--download", str(size), "--runs", "1"]
-        result, cpu = peer.run("perf", address, "--muxer", muxer, *sizes)
+        result, cpu = peer.run("perf", address, "--muxer", "yamux", *stack, *sizes)
     return {"up MB/s": result["up_MBps"], "down MB/s": result["down_MBps"], "dialer CPU s/GB": cpu / (2 * size / GB)}
 
 
 def sample_ping(peer: Peer, count: int) -> Sample:
-    with peer.listening("yamux") as (address, _):
+    with peer.listening() as (address, _):
         result, _cpu = peer.run("ping", address, "--count", str(count))
     return {"median us": result["median_us"]}
 
 
 def sample_raw_ping(count: int) -> Sample:
     raw = Peer("raw trio TCP", PYP2P)
-    with raw.listening("yamux", "rawlisten") as (address, _):
+    with raw.listening(subcommand="rawlisten") as (address, _):
         result, _cpu = raw.run("rawping", address, "--count", str(count))
     return {"median us": result["median_us"]}
 
 
-def sample_rate(peer: Peer, what: str, sizes: dict[int, int]) -> Sample:
+def sample_rate(peer: Peer, what: str, sizes: dict[int, int], *stack: str) -> Sample:
     """`what` per second, at each concurrency of `sizes` with its count."""
     rates = {}
     for concurrency, count in sizes.items():
-        with peer.listening("yamux") as (address, _):
+        with peer.listening(*stack) as (address, _):
             flags = ["--count", str(count), "--concurrency", str(concurrency)]
-            result, _cpu = peer.run(what, address, *flags)
+            result, _cpu = peer.run(what, address, *flags, *stack)
         rates[f"{concurrency} at a time /s"] = result["per_sec"]
     return rates
 
@@ -183,7 +183,7 @@ def sample_memory(peer: Peer, counts: list[int]) -> Sample:
     holder = Peer("pyp2p", PYP2P)
     grown = {}
     for count in counts:
-        with peer.listening("yamux") as (address, pid):
+        with peer.listening() as (address, pid):
             with holder.holding(address, 5):
                 pass  # what the first connections load is not theirs
             before = rss_kib(pid)
@@ -197,7 +197,7 @@ def sample_flat(peer: Peer, counts: list[int], streams: int, handshakes: int) ->
     holder = Peer("pyp2p", PYP2P)
     costs: dict[int, tuple[float, float]] = {}
     for count in counts:
-        with peer.listening("yamux") as (address, _), holder.holding(address, count):
+        with peer.listening() as (address, _), holder.holding(address, count):
             one, _cpu = peer.run("streams", address, "--count", str(streams))
             two, _cpu = peer.run("handshakes", address, "--count", str(handshakes))
         costs[count] = (1 / one["per_sec"], 1 / two["per_sec"])
@@ -340,10 +340,13 @@ def measures(quick: bool) -> dict:
     counts = [50] if quick else [200, 1000]
     crowd = 25 if quick else 100
     return {
-        "perf": lambda peer: sample_perf(peer, "yamux", size),
-        "perf-mplex": lambda peer: sample_perf(peer, "mplex", size // 4),
+        "perf": lambda peer: sample_perf(peer, size),
+        "perf-mplex": lambda peer: sample_perf(peer, size // 4, "--muxer", "mplex"),
+        "perf tls": lambda peer: sample_perf(peer, size, "--security", "tls"),
+        "perf ws": lambda peer: sample_perf(peer, size // 2, "--transport", "ws"),
         "ping": lambda peer: sample_ping(peer, few),
         "handshakes": lambda peer: sample_rate(peer, "handshakes", {1: few // 4, 10: few // 2}),
+        "handshakes tls": lambda peer: sample_rate(peer, "handshakes", {1: few // 4}, "--security", "tls"),
         "streams": lambda peer: sample_rate(peer, "streams", {1: few, 32: many}),
         "memory": lambda peer: sample_memory(peer, counts),
         "gossip eth2": lambda peer: sample_gossip(peer, "eth2", 0.1 if quick else 1.0),

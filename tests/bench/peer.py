@@ -24,9 +24,13 @@ from pyp2p.muxers.yamux import Yamux
 from pyp2p.protocols.echo import ECHO_PROTOCOL, serve_echo
 from pyp2p.protocols.perf import PERF_PROTOCOL, run_perf
 from pyp2p.protocols.ping import PING_PROTOCOL, ping
+from pyp2p.security.noise import Noise
+from pyp2p.security.tls import Tls
 from pyp2p.switch.config import Limits, SwitchConfig
 from pyp2p.switch.limits import Budget
 from pyp2p.switch.switch import open_switch
+from pyp2p.transports.tcp import Tcp
+from pyp2p.transports.ws import WebSocket
 from tests.bench import gossip, router
 
 WIDE = Limits(
@@ -39,14 +43,23 @@ WIDE = Limits(
 )
 CONFIG = SwitchConfig(limits=WIDE, perf=True)
 MUXERS = {"yamux": Yamux, "mplex": Mplex}
+SECURITIES = {"noise": Noise, "tls": Tls}
+TRANSPORTS = {"tcp": (Tcp, "/ip4/127.0.0.1/tcp/0"), "ws": (WebSocket, "/ip4/127.0.0.1/tcp/0/ws")}
 
 
 def say(**result: object) -> None:
     print(json.dumps(result), flush=True)
 
 
-def switch(flags: argparse.Namespace, **options):
-    return open_switch(config=CONFIG, muxers=[MUXERS[flags.muxer]()], **options)
+def switch(flags: argparse.Namespace, listening: bool = False):
+    transport, address = TRANSPORTS[flags.transport]
+    return open_switch(
+        config=CONFIG,
+        listen=[address] if listening else [],
+        transports=[transport()],
+        securities=[SECURITIES[flags.security]()],
+        muxers=[MUXERS[flags.muxer]()],
+    )
 
 
 async def until_stdin_closes() -> None:
@@ -54,7 +67,7 @@ async def until_stdin_closes() -> None:
 
 
 async def listen(flags: argparse.Namespace) -> None:
-    async with switch(flags, listen=["/ip4/127.0.0.1/tcp/0"]) as node:
+    async with switch(flags, listening=True) as node:
         node.mount(ECHO_PROTOCOL, serve_echo, budget=Budget(per_peer=100_000, total=100_000))
         print("LISTEN", node.multiaddrs[0], flush=True)
         await until_stdin_closes()
@@ -160,7 +173,7 @@ async def rawping(flags: argparse.Namespace) -> None:
 
 
 async def gossip_listen(flags: argparse.Namespace) -> None:
-    async with switch(flags, listen=["/ip4/127.0.0.1/tcp/0"]) as node:
+    async with switch(flags, listening=True) as node:
         await gossip.listen(node, flags)
         await until_stdin_closes()
 
@@ -194,6 +207,8 @@ def main() -> None:
     parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("target", nargs="?", default="")
     parser.add_argument("--muxer", choices=MUXERS, default="yamux")
+    parser.add_argument("--security", choices=SECURITIES, default="noise")
+    parser.add_argument("--transport", choices=TRANSPORTS, default="tcp")
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--concurrency", type=int, default=1)
     parser.add_argument("--upload", type=int, default=0)

@@ -37,6 +37,7 @@ from pyp2p.peer.id import PeerId
 from pyp2p.peer.store import PeerBook
 from pyp2p.platform import Platform
 from pyp2p.protocols.ping import PING_PROTOCOL, ping
+from pyp2p.quic.base import MuxedConn
 from pyp2p.security.base import SecureChannel, Security
 from pyp2p.switch.canonical import CanonicalLog
 from pyp2p.switch.config import SwitchConfig
@@ -157,6 +158,8 @@ class Establisher:
                 ),
                 isolated=raw.kind is AddressKind.ISOLATED,
             )
+            if isinstance(raw, MuxedConn):
+                raw.session.count(peering.connection.stats)
             reason = self._gater.allow_upgraded(peering.connection)
             if reason is not None:
                 raise NotAllowed("upgraded", reason)

@@ -37,6 +37,7 @@ from pyp2p.peer.store import PeerBook, PeerStore
 from pyp2p.platform import Platform
 from pyp2p.protocols.perf import PERF_PROTOCOL, serve_perf
 from pyp2p.protocols.ping import PING_PROTOCOL, serve_ping
+from pyp2p.quic.base import Served
 from pyp2p.security.base import Security
 from pyp2p.switch.accept import accept_loop
 from pyp2p.switch.backoff import DialBackoff
@@ -459,6 +460,12 @@ class Switch:
         for task in (self._hub.run, self._tick_loop, self._push_loop, self._address_loop):
             self._nursery.start_soon(task)
 
+    async def start_transports(self) -> None:
+        """Start those that have tasks of their own; they end after the last connection."""
+        for transport in self._transports:
+            if isinstance(transport, Served):
+                await self._nursery.start(transport.serve, self.identity, self.platform)
+
     async def stop(self) -> None:
         """Stop within `timeouts.close`: no new dials, listeners, last words, connections; called by `open_switch`.
 
@@ -517,6 +524,7 @@ async def open_switch(
             )
             switch.start()
             try:
+                await switch.start_transports()
                 for address in wanted:
                     await switch.listen(address)
                 yield switch

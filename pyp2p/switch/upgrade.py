@@ -21,6 +21,7 @@ from pyp2p.muxers.base import MemoryBudget, Muxer, MuxerFactory, MuxerLimits
 from pyp2p.peer.id import PeerId
 from pyp2p.peer.keys import Identity
 from pyp2p.platform import Platform
+from pyp2p.quic.base import MuxedConn
 from pyp2p.security.base import SecureChannel, Security
 from pyp2p.trace import Stage, Step, Trace
 from pyp2p.transports.base import RawConn
@@ -109,6 +110,13 @@ async def upgrade(
     refuse by raising. Raises `RemoteError`, `NoCommonProtocol`, `Refused` or trio's stream errors; `trace.stage` tells
     where. Cancelling leaves `raw` good for closing only.
     """
+    if isinstance(raw, MuxedConn):
+        channel = await raw.session.secure(expect, trace)
+        await secured(channel)
+        muxer = raw.session.muxer(stacks.muxer_limits, memory)
+        trace.finish(trio.current_time())
+        session = raw.session
+        return Upgraded(raw, channel, session.security, muxer, session.muxer_protocol, None, b"", b"", trace)
     channel, security, leftover, unsent = await _secure(raw, stacks, expect, trace)
     await secured(channel)
     factory, select, early, unsent = await _choose_muxer(raw, stacks, channel, trace, (leftover, unsent))

@@ -19,6 +19,8 @@ from pyp2p.peer.address import parse_multiaddr
 from pyp2p.peer.id import PeerId
 from pyp2p.peer.keys import Identity
 from pyp2p.platform import Platform
+from pyp2p.quic.base import Served
+from pyp2p.quic.transport import Quic
 from pyp2p.security.base import Security
 from pyp2p.security.noise import Noise
 from pyp2p.security.plaintext import Plaintext
@@ -68,7 +70,7 @@ MUXERS: dict[str, Callable[[], MuxerFactory]] = {"yamux": Yamux, "mplex": Mplex}
 STACKS = [
     Stack("-".join(names), *TRANSPORTS[names[0]], SECURITIES[names[1]], MUXERS[names[2]])
     for names in itertools.product(TRANSPORTS, SECURITIES, MUXERS)
-]
+] + [Stack("quic", Quic, "/ip4/127.0.0.1/udp/0/quic-v1", Tls, Yamux)]  # which has both in itself
 
 
 class Ends:
@@ -94,7 +96,6 @@ async def connected(stack: Stack, seed: int = 0) -> AsyncIterator[Ends]:
     entropy = random.Random(seed).randbytes
     arrive, ends.arrived = trio.open_memory_channel[MuxedStream](1024)
     transport = stack.transport()
-    listening = await transport.listen(parse_multiaddr(stack.address))
     identities = [Identity.generate(entropy=entropy) for _ in range(2)]
     made: dict[bool, Any] = {}
 
@@ -130,6 +131,12 @@ async def connected(stack: Stack, seed: int = 0) -> AsyncIterator[Ends]:
     # The deadline only turns a hang into an error.
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
+            answering = transport
+            if isinstance(transport, Served):  # whose two ends differ in who they are
+                answering = stack.transport()
+                for each, identity in zip((transport, answering), identities, strict=True):
+                    await nursery.start(each.serve, identity, Platform(entropy=entropy))
+            listening = await answering.listen(parse_multiaddr(stack.address))
 
             async def dial() -> None:
                 await make(await transport.dial(listening.address), 0, identities[1].peer, nursery)
@@ -147,4 +154,5 @@ async def connected(stack: Stack, seed: int = 0) -> AsyncIterator[Ends]:
                 await ends.dialer.aclose()
                 await ends.listener.aclose()
                 await listening.aclose()
+                nursery.cancel_scope.cancel()
     assert [budget.used for budget in ends.memory] == [0, 0]

@@ -12,13 +12,18 @@ from typing import Any, TypeVar
 import pytest
 
 from pyp2p import KeyType, Mplex, Noise, Tcp, Tls, WebSocket, Yamux
+from pyp2p.quic.transport import Quic
 from tests.interop.peers import EARLY_MUXER, KEY_TYPES, LANGUAGES, PUSHES_ON_DEMAND
 
 Test = TypeVar("Test", bound=Callable[..., Any])
 
 MUXERS = {"yamux": Yamux, "mplex": Mplex}
 SECURITIES = {"noise": Noise, "tls": Tls}
-TRANSPORTS = {"tcp": (Tcp, "/ip4/127.0.0.1/tcp/0"), "ws": (WebSocket, "/ip4/127.0.0.1/tcp/0/ws")}
+TRANSPORTS = {
+    "tcp": (Tcp, "/ip4/127.0.0.1/tcp/0"),
+    "ws": (WebSocket, "/ip4/127.0.0.1/tcp/0/ws"),
+    "quic": (Quic, "/ip4/127.0.0.1/udp/0/quic-v1"),
+}
 KEYS = {
     "ed25519": KeyType.ED25519,
     "secp256k1": KeyType.SECP256K1,
@@ -44,7 +49,7 @@ class Stack:
     muxer: str
 
     def __str__(self) -> str:
-        return f"{self.transport}-{self.security}-{self.muxer}"
+        return "quic" if self.transport == "quic" else f"{self.transport}-{self.security}-{self.muxer}"
 
     @property
     def flags(self) -> list[str]:
@@ -52,7 +57,10 @@ class Stack:
         return ["--transport", self.transport, "--security", self.security, "--muxer", self.muxer]
 
 
-STACKS = [Stack(*names) for names in itertools.product(TRANSPORTS, SECURITIES, MUXERS)]
+STACKS = [
+    *(Stack(*names) for names in itertools.product(("tcp", "ws"), SECURITIES, MUXERS)),
+    Stack("quic", "tls", "yamux"),  # which has both in itself: the peers heed only the first of their flags
+]
 
 CANNOT = {
     ("rust", "ecdsa"): "rust-libp2p is built without ECDSA keys",

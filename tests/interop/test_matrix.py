@@ -34,7 +34,8 @@ async def test_we_dial(language: str, stack: Stack) -> None:
         async with open_peer(language, *stack.flags) as peer, open_stack(stack) as switch:
             connection = await switch.connect(peer.address)
             assert connection.security == SECURITIES[stack.security].protocol
-            assert connection.muxer_protocol == MUXERS[stack.muxer].protocol
+            muxer = "/quic-v1" if stack.transport == "quic" else MUXERS[stack.muxer].protocol
+            assert connection.muxer_protocol == muxer
             await connection.identified.wait()
             assert connection.info is not None
             assert ECHO_PROTOCOL in connection.info.protocols

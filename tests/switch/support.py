@@ -11,6 +11,7 @@ from multiaddr import Multiaddr
 from pyp2p.muxers.yamux import Yamux
 from pyp2p.peer.id import PeerId
 from pyp2p.protocols.echo import serve_echo
+from pyp2p.quic.base import Served
 from pyp2p.security.noise import Noise
 from pyp2p.switch.stream import MuxedStream
 from pyp2p.switch.switch import Switch, open_switch
@@ -24,10 +25,12 @@ ECHO = "/echo/1.0.0"
 async def duo(stack: Stack, a: dict[str, Any] | None = None, b: dict[str, Any] | None = None):
     """Two switches that listen and speak `stack`, each with options of its own; the deadline only ends a hang."""
     transport = stack.transport()
-    options = {"listen": [stack.address], "transports": [transport]}
+    apart = isinstance(transport, Served)  # one for each identity; else both share what lies between them
+    options = {"listen": [stack.address]}
 
     def stacks() -> dict[str, Any]:
-        return {"securities": [stack.security()], "muxers": [stack.muxer()]}
+        transports = [stack.transport() if apart else transport]
+        return {"transports": transports, "securities": [stack.security()], "muxers": [stack.muxer()]}
 
     with trio.fail_after(20):
         async with (

@@ -104,7 +104,7 @@ async def test_pings_are_answered_and_pongs_passed_over() -> None:
 
 
 @pytest.mark.hostile
-async def test_hostile_096_a_flood_of_pings_that_nobody_reads_the_answers_of_costs_no_memory() -> None:
+async def test_hostile_086_a_flood_of_pings_that_nobody_reads_the_answers_of_costs_no_memory() -> None:
     async with served(capacity=2048) as (raw, stream):
         for number in range(200):
             await raw.send_all(frame(PING, bytes([number]) * 100) * 10 + frame(BINARY, b"x"))
@@ -167,7 +167,7 @@ async def test_we_end_with_a_closing_frame_and_still_read() -> None:
     ],
     ids=["text", "unmasked", "opcode", "reserved", "fragment", "length", "long", "continuation", "1011", "close"],
 )
-async def test_hostile_096_frames_that_are_none_end_it_and_the_peer_is_told(said: bytes, why: str, code: int) -> None:
+async def test_hostile_086_frames_that_are_none_end_it_and_the_peer_is_told(said: bytes, why: str, code: int) -> None:
     async with served() as (raw, stream):
         await raw.send_all(frame(BINARY, b"good") + said)
         assert await stream.receive_some() == b"good"
@@ -193,7 +193,7 @@ async def test_hostile_096_frames_that_are_none_end_it_and_the_peer_is_told(said
     ],
     ids=["multistream", "tls", "post", "get", "version", "header", "headers", "half"],
 )
-async def test_hostile_096_what_is_no_request_for_a_websocket(said: bytes, answer: bytes) -> None:
+async def test_hostile_086_what_is_no_request_for_a_websocket(said: bytes, answer: bytes) -> None:
     raw, far = pipe_pair(1 << 20)
     stream = WsStream(far, WSConnection(ConnectionType.SERVER), is_open=False)
     await raw.send_all(said)
@@ -295,7 +295,7 @@ async def answered(reply: bytes) -> None:
     ],
     ids=["404", "200", "no key", "multistream", "headers", "nothing"],
 )
-async def test_hostile_096_who_does_not_answer_as_a_websocket_is_named(reply: bytes, why: str) -> None:
+async def test_hostile_086_who_does_not_answer_as_a_websocket_is_named(reply: bytes, why: str) -> None:
     with pytest.RaisesGroup(pytest.RaisesExc(ConnectFailed, match=why)):
         await answered(reply)
 

@@ -1,0 +1,244 @@
+"""One socket for many QUIC connections: who is answered, what strangers cost, and what is left when all have gone."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+import trio.testing
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import QuicConnection
+
+from pyp2p.quic.endpoint import BACKLOG, RETRY_ABOVE, Endpoint, Wire
+from tests.unit.quic.quic_tools import HERE, THERE, bare, settings
+from tests.unit.security.tls_tools import ALICE, BOB, certificate
+
+
+class Net:
+    """Sockets that hand datagrams to one another."""
+
+    def __init__(self) -> None:
+        self.at: dict[tuple[str, int], Socket] = {}
+
+
+class Socket:
+    dropped = 0
+
+    def __init__(self, net: Net, place: tuple[str, int]) -> None:
+        self.local = place
+        self.net = net
+        self.sent: list[tuple[bytes, tuple[str, int]]] = []
+        self.closed = False
+        self._send, self._receive = trio.open_memory_channel[tuple[bytes, tuple[str, int]]](10_000)
+        net.at[place] = self
+
+    def send_to(self, data: bytes, to: tuple[str, int]) -> bool:
+        self.sent.append((data, to))
+        if to in self.net.at:
+            self.net.at[to].arrive(data, self.local)
+        return True
+
+    def arrive(self, data: bytes, place: tuple[str, int]) -> None:
+        if not self.closed:
+            self._send.send_nowait((data, place))
+
+    async def receive_many(self) -> list[tuple[bytes, tuple[str, int]]]:
+        return [await self._receive.receive()]
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self._send.close()
+            self._receive.close()
+
+
+@asynccontextmanager
+async def listening() -> AsyncIterator[tuple[Endpoint, Socket, Net]]:
+    net = Net()
+    socket = Socket(net, THERE)
+    endpoint = Endpoint(socket, settings(BOB), listening=True)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(endpoint.run)
+        yield endpoint, socket, net
+        endpoint.stop_listening()
+        nursery.cancel_scope.cancel()
+
+
+async def settled() -> None:
+    await trio.testing.wait_all_tasks_blocked()
+
+
+def initial(connection: QuicConnection | None = None) -> bytes:
+    return (bare([certificate()]) if connection is None else connection).datagrams_to_send(0.0)[0][0]
+
+
+async def dialled(net: Net) -> tuple[Endpoint, Wire]:
+    endpoint = Endpoint(Socket(net, HERE), settings(ALICE), listening=False)
+    return endpoint, endpoint.dial(THERE)
+
+
+async def test_a_connection_from_the_first_datagram_to_the_last(autojump_clock) -> None:
+    async with listening() as (endpoint, socket, net), trio.open_nursery() as nursery:
+        dialler, near = await dialled(net)
+        nursery.start_soon(dialler.run)
+        far = await endpoint.accept()
+        assert not socket.sent  # nothing was worked on yet
+        far.begin(ALICE.peer)
+        await near.first_answer()
+        near.begin(BOB.peer)
+        await near.handshaken()
+        await far.handshaken()
+        assert far.core.peer_key == ALICE.public_key
+        assert not endpoint._half_open
+        await near.send_eof()
+        near.close()
+        while await far.receive_some():
+            pass
+        far.close()
+        assert not endpoint._wires and not endpoint._all and not dialler._all
+        await settled()
+        assert dialler.socket.closed  # the last one has gone
+        assert not socket.closed
+
+
+@pytest.mark.hostile
+async def test_hostile_043_strangers_that_never_answer_are_few_and_get_little(autojump_clock) -> None:
+    async with listening() as (endpoint, socket, _):
+        took = 0
+        for number in range(1_000):
+            data = initial()
+            took += len(data)
+            socket.arrive(data, (f"10.1.{number // 250}.{number % 250}", 9))
+            if number % 50 == 0:
+                await settled()
+        await settled()
+        assert len(endpoint._half_open) == RETRY_ABOVE
+        assert len(endpoint._waiting) <= BACKLOG
+        for wire in list(endpoint._waiting):
+            wire.begin(None)
+        await settled()
+        assert sum(len(data) for data, _ in socket.sent) <= 3 * took
+        await trio.sleep(120)  # they are given up
+        for wire in list(endpoint._all):
+            wire.close()
+        assert not endpoint._wires and not endpoint._half_open
+
+
+async def test_while_many_are_half_open_who_shows_that_it_hears_us_is_let_in(autojump_clock) -> None:
+    async with listening() as (endpoint, socket, net), trio.open_nursery() as nursery:
+        for number in range(RETRY_ABOVE):
+            socket.arrive(initial(), ("10.1.0.1", number + 1))
+        await settled()
+        for _ in range(RETRY_ABOVE):
+            await endpoint.accept()
+        dialler, near = await dialled(net)
+        nursery.start_soon(dialler.run)
+        await settled()
+        assert socket.sent[-1][0][0] & 0xF0 == 0xF0  # a Retry, nothing else
+        near.begin(BOB.peer)
+        far = await endpoint.accept()
+        far.begin(None)
+        with trio.fail_after(5):
+            await near.handshaken()
+            await far.handshaken()
+        near.close()
+        far.close()
+
+
+@pytest.mark.hostile
+async def test_hostile_043_a_token_of_somebody_else_is_none(autojump_clock) -> None:
+    async with listening() as (endpoint, socket, _):
+        for number in range(RETRY_ABOVE):
+            socket.arrive(initial(), ("10.1.0.1", number + 1))
+        await settled()
+        honest = bare([certificate()])
+        socket.arrive(initial(honest), HERE)
+        await settled()
+        honest.receive_datagram(socket.sent[-1][0], THERE, 0.0)
+        second = honest.datagrams_to_send(0.0)[0][0]
+        before = len(endpoint._all)
+        for place in (("10.9.9.9", 1), (HERE[0], HERE[1] + 1)):
+            socket.arrive(second, place)
+        socket.arrive(second[:60] + bytes([second[60] ^ 1]) + second[61:], HERE)
+        await trio.sleep(31)
+        socket.arrive(second, HERE)  # too late
+        await settled()
+        assert len(endpoint._all) == before
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x00",
+        b"\xc0",
+        b"\xc0\x00\x00\x00\x01\xff",
+        b"\x40" + bytes(40),
+        initial()[:1199],
+        b"\xc0\x00\x00\x00\x01\x04" + bytes(1300),
+        b"\xc0\x00\x00\x00\x01\x15" + bytes(1300),
+        b"\xe0\x00\x00\x00\x01\x08" + bytes(1300),
+        b"\xc0\x00\x00\x00\x01\x08" + b"\xff" * 1300,
+        bytes(2000),
+        os.urandom(1500),
+    ],
+    ids=range(12),
+)
+async def test_hostile_043_what_begins_no_connection_is_not_answered(data: bytes, autojump_clock) -> None:
+    async with listening() as (endpoint, socket, _):
+        socket.arrive(data, HERE)
+        await settled()
+        assert not socket.sent
+        assert not endpoint._all
+
+
+async def test_another_version_is_told_ours_and_no_more_than_it_said(autojump_clock) -> None:
+    async with listening() as (endpoint, socket, _):
+        configuration = QuicConfiguration(is_client=True, verify_mode=0, supported_versions=[0x6B3343CF])
+        newer = QuicConnection(configuration=configuration)
+        newer.connect(THERE, 0.0)
+        socket.arrive(initial(newer), HERE)
+        socket.arrive(initial(newer)[:1000] if newer.datagrams_to_send(0.0) else b"\xc0", HERE)
+        await settled()
+        ((data, place),) = socket.sent
+        assert place == HERE
+        assert data[1:5] == bytes(4)
+        assert data.endswith(b"\x00\x00\x00\x01")
+        assert not endpoint._all
+        socket.arrive(data, HERE)  # a loop of such answers ends at once
+        await settled()
+        assert len(socket.sent) == 1
+
+
+@pytest.mark.hostile
+async def test_hostile_043_datagrams_of_one_that_waits_for_its_place_are_bounded(autojump_clock) -> None:
+    async with listening() as (endpoint, socket, _):
+        first = initial()
+        for _ in range(200):
+            socket.arrive(first, HERE)
+        await settled()
+        (wire,) = endpoint._all
+        assert len(wire.held) <= 16
+        wire.close()
+        assert not endpoint._wires
+
+
+async def test_who_is_refused_a_place_costs_nothing_more(autojump_clock) -> None:
+    async with listening() as (endpoint, socket, _):
+        socket.arrive(initial(), HERE)
+        (await endpoint.accept()).close()
+        assert not socket.sent and not endpoint._wires and not endpoint._half_open
+
+
+async def test_a_handshake_that_ends_nowhere_ends(autojump_clock) -> None:
+    net = Net()
+    endpoint, wire = await dialled(net)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(endpoint.run)
+        with pytest.raises(trio.BrokenResourceError, match=r"[Ii]dle timeout"):
+            await wire.first_answer()
+        assert len(endpoint.socket.sent) > 3  # it was tried again
+        wire.close()
+    assert endpoint.socket.closed

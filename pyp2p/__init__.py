@@ -91,6 +91,7 @@ _PLACES = dict.fromkeys(_ERRORS, "pyp2p.errors") | {
     "PeerStore": "pyp2p.peer.store",
     "Platform": "pyp2p.platform",
     "PublicKey": "pyp2p.peer.keys",
+    "Quic": "pyp2p.quic.transport",
     "Service": "pyp2p.switch.service",
     "Stage": "pyp2p.trace",
     "Step": "pyp2p.trace",

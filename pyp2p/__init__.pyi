@@ -66,6 +66,7 @@ from pyp2p.pubsub.publication import Published
 from pyp2p.pubsub.service import Pubsub, open_pubsub
 from pyp2p.pubsub.signing import StrictNoSign, StrictSign
 from pyp2p.pubsub.types import Message, Verdict
+from pyp2p.quic.transport import Quic
 from pyp2p.security.noise import Noise
 from pyp2p.security.tls import Tls
 from pyp2p.switch.config import Backoff, Limits, SwitchConfig, Timeouts
@@ -153,6 +154,7 @@ __all__ = [
     "Published",
     "Pubsub",
     "PubsubError",
+    "Quic",
     "RecordError",
     "Refused",
     "RemoteClosed",

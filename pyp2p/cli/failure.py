@@ -211,8 +211,8 @@ def _advice(stage: Stage, error: BaseException) -> str:
             advice = _DECLINED_ADVICE.get(stage, "`pyp2p identify` shows which protocols the peer speaks.")
         case NoAddresses():
             advice = (
-                "pyp2p speaks TCP and WebSocket (with `pip install pyp2p[ws]`): look for an address of the peer like "
-                "/ip4/IP/tcp/PORT or /ip4/IP/tcp/PORT/ws, and leave --transport out."
+                "pyp2p speaks TCP, WebSocket and QUIC (the last two with `pip install pyp2p[ws,quic]`): look for an "
+                "address of the peer like /ip4/IP/tcp/PORT or /ip4/IP/udp/PORT/quic-v1, and leave --transport out."
             )
         case ResolveError():
             advice = _HANG_ADVICE[Stage.RESOLVE]

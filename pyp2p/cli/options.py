@@ -254,8 +254,16 @@ STACK = (
         choice("noise", "tls", "plaintext"),
         "NAME",
     ),
-    Option("--key-log", "append the secrets of TLS connections to this file, as SSLKEYLOGFILE has them", str, "FILE"),
-    Option("--transport", "use only this transport: tcp or ws (default: both)", choice("tcp", "ws"), "NAME"),
+    Option(
+        "--key-log",
+        "append the secrets of TLS and QUIC connections to this file, as SSLKEYLOGFILE has them",
+        str,
+        "FILE",
+    ),
+    Option("--qlog", "write a log of each QUIC connection into this folder", str, "DIR"),
+    Option(
+        "--transport", "use only this transport: tcp, ws or quic (default: all)", choice("tcp", "ws", "quic"), "NAME"
+    ),
     Option("--insecure", "do not judge the certificates of /wss servers: a peer proves itself inside", default=False),
     _KEY,
 )

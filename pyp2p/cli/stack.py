@@ -1,7 +1,7 @@
 """What a command offers: all transports, security protocols and multiplexers that are installed, or those it is told.
 
-Rules: TCP and Noise are always there; WebSocket needs the extra `ws`, TLS the extra `tls`. A command that asks for one
-that is missing is told what to install; one that does not goes on without.
+Rules: TCP and Noise are always there; WebSocket needs the extra `ws`, TLS `tls` and QUIC `quic`. A command that asks
+for one that is missing is told what to install; one that does not goes on without.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pyp2p.muxers.yamux import Yamux
 from pyp2p.security.base import Security
 from pyp2p.security.noise import Noise
 from pyp2p.security.plaintext import Plaintext
-from pyp2p.switch.defaults import Tls, WebSocket
+from pyp2p.switch.defaults import Quic, Tls, WebSocket
 from pyp2p.transports.base import Transport
 from pyp2p.transports.tcp import Tcp
 from pyp2p.transports.webcert import self_signed
@@ -37,8 +37,10 @@ def stack(options: argparse.Namespace) -> dict[str, Any]:
 
 def listen_addresses(options: argparse.Namespace) -> list[str]:
     """Those of --addr, or the one of --port on loopback."""
-    end = "/ws" if options.transport == "ws" else ""
-    return options.addr or [f"/ip4/127.0.0.1/tcp/{options.port or 0}{end}"]
+    if options.addr:
+        return list(options.addr)
+    where = {"ws": "tcp/{}/ws", "quic": "udp/{}/quic-v1"}.get(options.transport or "", "tcp/{}")
+    return ["/ip4/127.0.0.1/" + where.format(options.port or 0)]
 
 
 def muxers(options: argparse.Namespace) -> list[MuxerFactory]:
@@ -48,21 +50,24 @@ def muxers(options: argparse.Namespace) -> list[MuxerFactory]:
 
 def transports(options: argparse.Namespace) -> list[Transport]:
     """Those of --transport, all without it. Raises `UsageError` for one that is not installed."""
+    made: dict[str, Callable[[], Transport]] = {"tcp": Tcp}
+    if WebSocket is not None:
+        made["ws"] = lambda: WebSocket(server=_shown(options), client=_trusting() if options.insecure else None)
+    if Quic is not None:
+        made["quic"] = lambda: Quic(key_log=_key_log(options), qlog=_qlog(options))
     name = options.transport
-    if WebSocket is None:
-        if name == "ws":
-            raise UsageError("WebSocket needs an extra: wsproto is not installed", "Try `pip install pyp2p[ws]`.")
-        return [Tcp()]
-    if name == "tcp":
-        return [Tcp()]
-    web = WebSocket(server=_shown(options), client=_trusting() if options.insecure else None)
-    return [web] if name == "ws" else [Tcp(), web]
+    if name is None:
+        return [make() for make in made.values()]
+    if name not in made:
+        what, library = {"ws": ("WebSocket", "wsproto"), "quic": ("QUIC", "aioquic")}[name]
+        raise UsageError(f"{what} needs an extra: {library} is not installed", f"Try `pip install pyp2p[{name}]`.")
+    return [made[name]()]
 
 
 def securities(options: argparse.Namespace) -> list[Security]:
     """Those of --security, all without it. Raises `UsageError` for one that is not installed, or a log for none."""
     name = options.security
-    if options.key_log is not None and name not in (None, "tls"):
+    if options.key_log is not None and name not in (None, "tls") and options.transport != "quic":
         raise UsageError(f"--key-log: {name} has no secrets to log", "Try `--security tls`.")
     if Tls is None:
         if name == "tls" or options.key_log is not None:
@@ -70,7 +75,7 @@ def securities(options: argparse.Namespace) -> list[Security]:
         return [Plaintext() if name == "plaintext" else Noise()]
     if name == "plaintext":
         return [Plaintext()]
-    tls = Tls(key_log=None if options.key_log is None else _log_to(Path(options.key_log)))
+    tls = Tls(key_log=_key_log(options))
     return [tls] if name == "tls" else [Noise()] if name == "noise" else [Noise(), tls]
 
 
@@ -97,6 +102,19 @@ def _trusting() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context
+
+
+def _qlog(options: argparse.Namespace) -> str | None:
+    """The folder of --qlog."""
+    name: str | None = options.qlog
+    if name is not None and not Path(name).is_dir():
+        raise UsageError(f"--qlog: {printable(name, 200)} is no folder", "It has to be there.")
+    return name
+
+
+def _key_log(options: argparse.Namespace) -> Callable[[bytes], None] | None:
+    """What writes to the file of --key-log."""
+    return None if options.key_log is None else _log_to(Path(options.key_log))
 
 
 def _log_to(path: Path) -> Callable[[bytes], None]:

@@ -11,21 +11,34 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TextIO, cast
 
 from aioquic import tls
+from aioquic.buffer import Buffer  # type: ignore[attr-defined]
 from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import (
     CONNECTION_LIMIT_FRAME_CAPACITY,
     MAX_STREAM_DATA_FRAME_CAPACITY,
+    TRANSPORT_CLOSE_FRAME_CAPACITY,
     QuicConnection,
     QuicConnectionError,
 )
+from aioquic.quic.crypto import CryptoPair
 from aioquic.quic.events import QuicEvent, StreamDataReceived
-from aioquic.quic.packet import QuicErrorCode, QuicFrameType, QuicProtocolVersion, QuicStreamFrame
+from aioquic.quic.logger import QuicFileLogger, QuicLoggerTrace
+from aioquic.quic.packet import (
+    QuicErrorCode,
+    QuicFrameType,
+    QuicPacketType,
+    QuicProtocolVersion,
+    QuicStreamFrame,
+    pull_quic_header,
+)
 from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.stream import FinalSizeError, QuicStream, QuicStreamReceiver
@@ -38,6 +51,8 @@ from pyp2p.security.tls.certificate import Certificate, check_certificate
 
 logger = logging.getLogger("pyp2p.quic")
 
+KeyLog = Callable[[bytes], None]
+
 ALPN: Final = "libp2p"
 CID_LENGTH: Final = 8
 IDLE_SECONDS: Final = 30.0
@@ -47,20 +62,25 @@ SEND_BUFFER: Final = 1024 * 1024  # bytes of a stream that are sent and not ackn
 DATAGRAM: Final = 1350  # bytes; what nearly every path carries. Nothing here finds out about more
 MAX_FRAGMENTS: Final = 1024  # pieces of a stream that came out of order: a whole window of honest ones has 440
 MAX_CRYPTO: Final = 64 * 1024  # bytes of a handshake out of order; a certificate has at most 16 KiB
+QLOG_EVENTS: Final = 50_000  # of a connection, the last ones
 _CERTIFICATE_REQUIRED: Final = 116  # RFC 8446, 6.2, which the library has no name for
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What all connections of a node share. `key_log` and `trace` get secrets and events in the library's forms."""
+    """What all connections of a node share.
+
+    `key_log` gets a line in the format of SSLKEYLOGFILE for each secret; `qlog` is a folder that gets a file for each
+    connection that ended.
+    """
 
     certificate: Certificate
     wall: Callable[[], float]
     entropy: Callable[[int], bytes]
     datagram: int = DATAGRAM
     streams: int = 256  # that a peer may have open
-    key_log: Any = None
-    qlog: Any = None
+    key_log: KeyLog | None = None
+    qlog: str | None = None
 
     def configuration(self, client: bool) -> QuicConfiguration:
         """As the library wants it."""
@@ -77,9 +97,56 @@ class Settings:
             max_datagram_size=self.datagram,
             supported_versions=[QuicProtocolVersion.VERSION_1],
             verify_mode=0,  # ssl.CERT_NONE: the library knows nothing of libp2p's certificates: `_judge` does
-            secrets_log_file=self.key_log,
-            quic_logger=self.qlog,
+            secrets_log_file=None if self.key_log is None else cast(TextIO, _Lines(self.key_log)),
+            quic_logger=None if self.qlog is None else _Qlog(self.qlog),
         )
+
+
+def refusal(first: bytes) -> bytes:
+    """The answer to a first datagram that says we take no connection now: one packet, and no key exchange.
+
+    Raises `ValueError` for what begins no connection. RFC 9000, 5.2.2 and 20.1.
+    """
+    header = pull_quic_header(Buffer(data=first), host_cid_length=CID_LENGTH)
+    keys = CryptoPair()
+    keys.setup_initial(cid=header.destination_cid, is_client=False, version=QuicProtocolVersion.VERSION_1)
+    builder = QuicPacketBuilder(
+        host_cid=header.destination_cid,
+        is_client=False,
+        max_datagram_size=DATAGRAM,
+        peer_cid=header.source_cid,
+        version=QuicProtocolVersion.VERSION_1,
+    )
+    builder.start_packet(QuicPacketType.INITIAL, keys)
+    frame = builder.start_frame(QuicFrameType.TRANSPORT_CLOSE, capacity=TRANSPORT_CLOSE_FRAME_CAPACITY)
+    for value in (QuicErrorCode.CONNECTION_REFUSED, QuicFrameType.PADDING, 0):
+        frame.push_uint_var(value)
+    ((datagram,), _) = builder.flush()
+    return datagram
+
+
+class _Lines:
+    """What the library takes for a file of secrets."""
+
+    def __init__(self, told: KeyLog) -> None:
+        self._told = told
+
+    def write(self, text: str) -> None:
+        """One line at a time."""
+        self._told(text.rstrip("\n").encode())
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+class _Qlog(QuicFileLogger):
+    """The library's log of a connection, which would grow as long as that lives, with the last events only."""
+
+    def start_trace(self, is_client: bool, odcid: bytes) -> QuicLoggerTrace:
+        """One for a connection."""
+        trace = super().start_trace(is_client, odcid)
+        trace._events = deque(maxlen=QLOG_EVENTS)
+        return trace
 
 
 class _Refused(tls.Alert):
@@ -211,6 +278,13 @@ class QuicCore(QuicConnection):
         """Close with `last_code`; it leaves with the next datagrams."""
         self.close(error_code=self.last_code)
 
+    def end_log(self) -> None:
+        """Write the log of the connection, where one was asked for; blocks for as long as the disk takes."""
+        if self._quic_logger is not None and self._configuration.quic_logger is not None:
+            with suppress(OSError):
+                self._configuration.quic_logger.end_trace(self._quic_logger)
+            self._quic_logger = None
+
     # --- the handshake
 
     def _initialize(self, peer_cid: bytes) -> None:
@@ -278,6 +352,10 @@ class QuicCore(QuicConnection):
             )
             buffer.push_uint_var(limit.value)
             limit.sent = limit.value
+            if self._quic_logger is not None and builder.quic_logger_frames is not None:
+                builder.quic_logger_frames.append(
+                    self._quic_logger.encode_connection_limit_frame(limit.frame_type, limit.value)
+                )
 
     def _write_stream_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace, stream: QuicStream) -> None:
         if stream.max_stream_data_local_sent == stream.max_stream_data_local or stream.receiver.is_finished:
@@ -291,6 +369,10 @@ class QuicCore(QuicConnection):
         buffer.push_uint_var(stream.stream_id or 0)
         buffer.push_uint_var(stream.max_stream_data_local)
         stream.max_stream_data_local_sent = stream.max_stream_data_local
+        if self._quic_logger is not None and builder.quic_logger_frames is not None:
+            builder.quic_logger_frames.append(
+                self._quic_logger.encode_max_stream_data_frame(stream.max_stream_data_local, stream.stream_id or 0)
+            )
 
     # --- reassembly
 

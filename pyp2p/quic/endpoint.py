@@ -11,12 +11,14 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 import trio
 from aioquic.buffer import Buffer  # type: ignore[attr-defined]
 from aioquic.quic.packet import (
+    QuicErrorCode,
     QuicProtocolVersion,
     encode_quic_retry,
     encode_quic_version_negotiation,
@@ -29,13 +31,14 @@ from pyp2p.io.udp import DatagramSocket
 from pyp2p.io.udp import Endpoint as Place
 from pyp2p.peer.id import PeerId
 from pyp2p.quic.base import Counts
-from pyp2p.quic.core import CID_LENGTH, QuicCore, Settings
+from pyp2p.quic.core import CID_LENGTH, QuicCore, Settings, refusal
 from pyp2p.quic.muxer import QuicMuxer
 
 BACKLOG: Final = 128  # new connections that wait for `accept`; further ones are not answered
 RETRY_ABOVE: Final = 32  # connections in their handshake: more have to prove their address first
 _HELD: Final = 16  # datagrams of a connection that waits for its place
 _SMALLEST: Final = 1200  # bytes of a datagram that may begin a connection (RFC 9000, 14.1)
+_LATE: Final = 1e-6  # seconds: exactly at the time of a loss the library's sums of floats may fall short of it
 _LONG, _TYPE, _INITIAL = 0x80, 0x30, 0x00
 
 Opening = tuple[bytes, bytes | None]  # the ids that a peer chose, and was given by a Retry
@@ -127,6 +130,8 @@ class Wire(RawStream):
         end = self._core.terminated
         if end is None:
             return "the connection is over"
+        if end.error_code == QuicErrorCode.CONNECTION_REFUSED:
+            return "the peer takes no connection now"
         return f"{end.reason_phrase or 'closed'} (code {end.error_code:#x})"
 
     # --- trio's contract
@@ -197,7 +202,9 @@ class Wire(RawStream):
         """Close and forget. Idempotent."""
         if self.closed:
             return
-        if self.core is not None and not self._over():
+        if self.core is None:
+            self._endpoint.refuse(self)
+        elif not self._over():
             self.core.shut()
             self._endpoint.settle(self)
         self.closed = True
@@ -246,7 +253,7 @@ class Endpoint:
                 at, _, wire = heapq.heappop(self._timers)
                 if wire.timer_at == at and wire.core is not None:
                     wire.timer_at = None
-                    wire.core.handle_timer(now)
+                    wire.core.handle_timer(now + _LATE)
                     self.settle(wire)
             self._sleeping_until = self._timers[0][0] if self._timers else float("inf")
             self._earlier = trio.Event()
@@ -375,6 +382,13 @@ class Endpoint:
         self.know(wire, core.host_cid)
         return core
 
+    def refuse(self, wire: Wire) -> None:
+        """Tell who began a connection that there is no place for it, unless many do."""
+        if wire.held and len(self._half_open) < RETRY_ABOVE:
+            data, place = wire.held[0]
+            with suppress(ValueError):
+                self.socket.send_to(refusal(data), place)
+
     def know(self, wire: Wire, cid: bytes) -> None:
         """Datagrams to `cid` are of this connection."""
         wire.cids[cid] = None
@@ -416,6 +430,8 @@ class Endpoint:
         for cid in wire.cids:
             self._wires.pop(cid, None)
         wire.cids.clear()
+        if wire.core is not None:
+            wire.core.end_log()
         wire.timer_at = None
         self._half_open.pop(wire, None)
         self._all.pop(wire, None)

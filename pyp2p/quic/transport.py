@@ -25,7 +25,7 @@ from pyp2p.peer.keys import Identity
 from pyp2p.peer.publickey import PublicKey
 from pyp2p.platform import Platform
 from pyp2p.quic.base import Counts, MuxedConn
-from pyp2p.quic.core import DATAGRAM, QuicCore, Settings
+from pyp2p.quic.core import DATAGRAM, KeyLog, QuicCore, Settings
 from pyp2p.quic.endpoint import Endpoint, Wire
 from pyp2p.quic.muxer import QuicMuxer
 from pyp2p.security.base import SecureChannel
@@ -42,7 +42,7 @@ Bind = Callable[[str, int], DatagramSocket]
 class QuicChannel:
     """The proof of a peer; what it seals and opens stands in the core, so nothing passes through here."""
 
-    early_muxer: str | None = None
+    early_muxer: str | None = MUXER  # which comes with the handshake
 
     def __init__(self, core: QuicCore, key: PublicKey) -> None:
         self._core = core
@@ -126,13 +126,19 @@ class Quic:
     """The QUIC transport of one identity. Needs the extra `quic`.
 
     `datagram` bounds what is sent in one datagram (at least 1,200 bytes); nothing here finds out what a path carries.
-    `key_log` is a text file for secrets, `qlog` a logger of the library. `serve` has to run.
+    `key_log` gets a line in the format of SSLKEYLOGFILE for each secret, `qlog` is a folder that gets a file for each
+    connection. `serve` has to run.
     """
 
     name = "quic"
 
     def __init__(
-        self, *, bind: Bind = bind_udp, datagram: int = DATAGRAM, key_log: Any = None, qlog: Any = None
+        self,
+        *,
+        bind: Bind = bind_udp,
+        datagram: int = DATAGRAM,
+        key_log: KeyLog | None = None,
+        qlog: str | None = None,
     ) -> None:
         self._bind = bind
         self._datagram = datagram

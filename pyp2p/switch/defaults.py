@@ -1,10 +1,12 @@
 """What a switch speaks when it is not told: everything that is installed, what is most common first.
 
-Rules: TCP, Noise and both muxers are always there. TLS needs the extra `tls`, WebSocket the extra `ws`; `Tls` and
-`WebSocket` are None without.
+Rules: TCP, Noise and both muxers are always there. TLS needs the extra `tls`, WebSocket `ws` and QUIC `quic`; `Tls`,
+`WebSocket` and `Quic` are None without.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from pyp2p.muxers.base import MuxerFactory
 from pyp2p.muxers.mplex import Mplex
@@ -15,20 +17,25 @@ from pyp2p.transports.base import Transport
 from pyp2p.transports.tcp import Tcp
 
 try:
+    from pyp2p.quic.transport import Quic
+except ImportError:
+    Quic = None  # type: ignore[assignment,misc]  # mypy has no type for "a class or None"
+try:
     from pyp2p.security.tls import Tls
 except ImportError:
-    Tls = None  # type: ignore[assignment,misc]  # mypy has no type for "a class or None"
+    Tls = None  # type: ignore[assignment,misc]
 try:
     from pyp2p.transports.ws import WebSocket
 except ImportError:
     WebSocket = None  # type: ignore[assignment,misc]
 
-__all__ = ["Tls", "WebSocket", "default_muxers", "default_securities", "default_transports"]
+__all__ = ["Quic", "Tls", "WebSocket", "default_muxers", "default_securities", "default_transports"]
 
 
 def default_transports() -> list[Transport]:
-    """TCP, and WebSocket over it."""
-    return [Tcp()] if WebSocket is None else [Tcp(), WebSocket()]
+    """TCP, WebSocket over it, and QUIC: which address is tried first is the ranker's matter."""
+    installed: list[Callable[[], Transport] | None] = [Tcp, WebSocket, Quic]
+    return [made() for made in installed if made is not None]
 
 
 def default_securities() -> list[Security]:

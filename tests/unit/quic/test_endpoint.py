@@ -225,11 +225,19 @@ async def test_hostile_043_datagrams_of_one_that_waits_for_its_place_are_bounded
         assert not endpoint._wires
 
 
-async def test_who_is_refused_a_place_costs_nothing_more(autojump_clock) -> None:
-    async with listening() as (endpoint, socket, _):
-        socket.arrive(initial(), HERE)
+async def test_who_is_refused_a_place_is_told_and_costs_nothing_more(autojump_clock) -> None:
+    async with listening() as (endpoint, socket, net), trio.open_nursery() as nursery:
+        dialler, near = await dialled(net)
+        nursery.start_soon(dialler.run)
         (await endpoint.accept()).close()
-        assert not socket.sent and not endpoint._wires and not endpoint._half_open
+        assert not endpoint._wires and not endpoint._half_open
+        ((refused, _),) = socket.sent
+        assert len(refused) < 100
+        await near.first_answer()
+        near.begin(None)
+        with pytest.raises(trio.BrokenResourceError, match="takes no connection now"):
+            await near.handshaken()
+        near.close()
 
 
 async def test_a_handshake_that_ends_nowhere_ends(autojump_clock) -> None:

@@ -1,0 +1,86 @@
+"""QUIC over bad links in virtual time: what is lost arrives all the same, and connections share a link."""
+
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+import trio
+
+from pyp2p.protocols.perf import PERF_PROTOCOL, run_perf
+from pyp2p.quic.transport import Quic
+from pyp2p.switch.config import Limits, SwitchConfig
+from pyp2p.switch.switch import open_switch
+from pyp2p.testing import LinkQuality, Sim, simulated
+
+pytestmark = pytest.mark.slow
+
+SIZE = 400_000
+
+
+@asynccontextmanager
+async def node(sim: Sim, host, port: int):
+    """A switch on QUIC alone."""
+    async with open_switch(
+        transports=[Quic(bind=host.bind_udp)],
+        listen=[f"/ip4/{host.ips[0]}/udp/{port}/quic-v1"],
+        platform=sim.platform(f"{host.name}{port}"),
+        config=SwitchConfig(perf=True, limits=Limits(per_ip4=64, ip_burst=64)),
+    ) as switch:
+        yield switch
+
+
+async def transfer(connection, up: int, down: int) -> None:
+    async with await connection.open_stream(PERF_PROTOCOL) as stream:
+        result = await run_perf(stream, up, down)
+    assert (result.upload_bytes, result.download_bytes) == (up, down)
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.02, 0.1])
+@simulated(seeds=(1,))
+async def test_all_arrives_over_a_link_that_loses_and_is_slow(sim: Sim, loss: float) -> None:
+    sim.net.quality = LinkQuality(latency=0.1, jitter=0.02, loss=loss)
+    async with node(sim, sim.net.host("a"), 9) as a, node(sim, sim.net.host("b"), 9) as b:
+        with trio.fail_after(600):
+            connection = await a.connect(b.multiaddrs[0])
+            await transfer(connection, SIZE, SIZE)
+        assert connection.reason is None
+
+
+@simulated(seeds=(1,))
+async def test_ten_connections_share_a_link(sim: Sim) -> None:
+    sim.net.quality = LinkQuality(latency=0.02, bandwidth=500_000)
+    near, far = sim.net.host("a"), sim.net.host("b")
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(node(sim, far, 9))
+        nodes = [await stack.enter_async_context(node(sim, near, 10 + number)) for number in range(10)]
+        connections = [await each.connect(server.multiaddrs[0]) for each in nodes]
+        with trio.move_on_after(30):
+            async with trio.open_nursery() as nursery:
+                for connection in connections:
+                    nursery.start_soon(transfer, connection, 50_000_000, 0)
+        sent = [connection.stats.bytes_out for connection in connections]
+        fairness = sum(sent) ** 2 / (len(sent) * sum(each**2 for each in sent))  # Jain's index: 1 is even
+        assert fairness > 0.8
+        assert sum(sent) > 30 * 500_000 * 0.5
+        for connection in connections:
+            await connection.aclose()
+
+
+@simulated(seeds=(1,))
+async def test_what_was_sent_before_the_end_arrives_over_a_bad_link(sim: Sim) -> None:
+    sim.net.quality = LinkQuality(latency=0.05, loss=0.05)
+    async with node(sim, sim.net.host("a"), 9) as a, node(sim, sim.net.host("b"), 9) as b:
+        heard = []
+
+        async def hear(stream) -> None:
+            heard.append(b"".join([chunk async for chunk in stream]))
+
+        b.mount("/hear/1", hear)
+        connection = await a.connect(b.multiaddrs[0])
+        async with await connection.open_stream("/hear/1") as stream:
+            await stream.send_all(bytes(20_000))
+            await stream.send_eof()
+        await connection.aclose()
+        with trio.fail_after(60):
+            while not heard:
+                await trio.sleep(0.1)
+        assert heard == [bytes(20_000)]

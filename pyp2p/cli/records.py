@@ -17,6 +17,7 @@ from pyp2p.discv5.enr import Enr, bits
 from pyp2p.discv5.node import Endpoint, endpoints
 from pyp2p.errors import InvalidEnr, printable
 from pyp2p.peer.address import components, text, with_peer
+from pyp2p.switch.defaults import Quic
 
 FAR_FUTURE: Final = (1 << 64) - 1  # the epoch of a fork that is not planned
 _PORTS: Final = ("tcp", "tcp6", "udp", "udp6", "quic", "quic6")
@@ -35,9 +36,10 @@ def read(given: str) -> Enr:
 def target(given: str) -> Target:
     """The addresses of a record that can be dialled, with its peer id. Raises `UsageError`."""
     record = read(given)
-    found = [address for address in record.multiaddrs() if [part.name for part in components(address)][-1] == "tcp"]
+    spoken = ("tcp",) if Quic is None else ("tcp", "quic-v1")
+    found = [address for address in record.multiaddrs() if components(address)[-1].name in spoken]
     if not found:
-        what = "no TCP address" if record.ip or record.ip6 else "no address at all"
+        what = "no address to dial" if record.ip or record.ip6 else "no address at all"
         raise UsageError(
             f"the record of {record.peer_id} has {what}, so it cannot be dialled",
             "`pyp2p enr read` tells what is in it; `pyp2p discv5 ping` asks the node over UDP.",

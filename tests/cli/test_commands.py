@@ -184,7 +184,7 @@ def test_behaviours() -> None:
     [
         ["--addr", "nonsense"],
         ["--addr", "/ip4/8.8.8.8/tcp/1"],
-        ["--addr", "/ip4/127.0.0.1/udp/1/quic-v1"],
+        ["--addr", "/ip4/127.0.0.1/udp/1/webrtc-direct"],
         ["--port", "1", "--addr", "/ip4/127.0.0.1/tcp/0"],
         ["--seed", "1", "--key", "x"],
         ["--protocol", "/ipfs/ping/1.0.0=hang"],

@@ -372,13 +372,13 @@ def test_what_is_wrong_is_named(
     assert not (tmp_path / "missing").exists()
 
 
-def test_a_target_has_the_tcp_addresses_of_its_record() -> None:
+def test_a_target_has_the_addresses_of_its_record_that_can_be_dialled() -> None:
     who = Identity.generate(KeyType.SECP256K1, entropy=os.urandom)
     record = Enr.sign(who, 1, {"ip": bytes([127, 0, 0, 1]), "tcp": 5, "quic": 6, "ip6": b"\0" * 15 + b"\1"})
     found = records.target(record.text)
     assert str(found) == f"/ip4/127.0.0.1/tcp/5/p2p/{who.peer}"
-    assert [str(other) for other in found.others] == ["/ip6/::1/tcp/5"]
-    for pairs, why in (({"ip": bytes([1, 2, 3, 4]), "quic": 5}, "no TCP address"), ({"tcp": 5}, "no address at all")):
+    assert [str(other) for other in found.others] == ["/ip4/127.0.0.1/udp/6/quic-v1", "/ip6/::1/tcp/5"]
+    for pairs, why in (({"ip": bytes([1, 2, 3, 4])}, "no address to dial"), ({"tcp": 5}, "no address at all")):
         with pytest.raises(UsageError) as caught:
             records.target(Enr.sign(who, 1, pairs).text)
         assert why in caught.value.reason

@@ -57,7 +57,7 @@ def test_a_closed_port(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_an_address_that_no_transport_handles(capsys: pytest.CaptureFixture[str]) -> None:
-    assert try_identify(capsys, "/ip4/127.0.0.1/udp/1/quic-v1")[0] == 11
+    assert try_identify(capsys, "/ip4/127.0.0.1/udp/1/webrtc-direct")[0] == 11
 
 
 def test_a_name_that_nobody_has(capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,6 +72,7 @@ class Wire(RawStream):
         self._news = False
         self._flushing = False
         self._said_last = False
+        self._left = False
         self._parked = trio.lowlevel.ParkingLot()
 
     # --- for the endpoint
@@ -162,6 +163,8 @@ class Wire(RawStream):
         await trio.lowlevel.checkpoint()
         core.shut()
         self._endpoint.settle(self)
+        self._left = True  # there is no half-close: nothing more comes
+        self.tell()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Wait for news; `b""` when the connection has ended without an error."""
@@ -171,6 +174,8 @@ class Wire(RawStream):
         await trio.lowlevel.checkpoint()
         self._check_open()
         self._news = False
+        if self._left:
+            return b""
         end = self._core.terminated
         if end is None or not self._said_last:
             self._said_last = self._news = end is not None  # what came before the end is told first
@@ -213,12 +218,13 @@ class Wire(RawStream):
 
 
 class Endpoint:
-    """A socket with its connections; `run` is its task. `over` is called when the last one has gone after `aclose`."""
+    """A socket with its connections; `run` is its task. One that does not listen is closed with its last connection."""
 
     def __init__(self, socket: DatagramSocket, settings: Settings, listening: bool) -> None:
         self.socket = socket
         self.settings = settings
         self.listening = listening
+        self.closed = False
         self._wires: dict[bytes, Wire] = {}
         self._all: dict[Wire, None] = {}
         self._half_open: dict[Wire, None] = {}
@@ -447,5 +453,6 @@ class Endpoint:
 
     def _end_if_over(self) -> None:
         if not self.listening and not self._all:
+            self.closed = True
             self._scope.cancel()
             self.socket.close()

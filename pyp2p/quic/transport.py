@@ -201,7 +201,7 @@ class Quic:
             if endpoint.listening and (6 if ":" in local else 4) == version and _reaches(local, ip):
                 return endpoint
         found = self._dialling.get(version)
-        if found is None:
+        if found is None or found.closed:
             found = self._dialling[version] = self._open("::" if version == 6 else "0.0.0.0", 0, listening=False)
         return found
 

@@ -15,6 +15,7 @@ import os
 import sys
 import time
 from contextlib import AsyncExitStack
+from functools import partial
 from statistics import median
 
 import trio
@@ -24,6 +25,7 @@ from pyp2p.muxers.yamux import Yamux
 from pyp2p.protocols.echo import ECHO_PROTOCOL, serve_echo
 from pyp2p.protocols.perf import PERF_PROTOCOL, run_perf
 from pyp2p.protocols.ping import PING_PROTOCOL, ping
+from pyp2p.quic.transport import Quic
 from pyp2p.security.noise import Noise
 from pyp2p.security.tls import Tls
 from pyp2p.switch.config import Limits, SwitchConfig
@@ -44,7 +46,11 @@ WIDE = Limits(
 CONFIG = SwitchConfig(limits=WIDE, perf=True)
 MUXERS = {"yamux": Yamux, "mplex": Mplex}
 SECURITIES = {"noise": Noise, "tls": Tls}
-TRANSPORTS = {"tcp": (Tcp, "/ip4/127.0.0.1/tcp/0"), "ws": (WebSocket, "/ip4/127.0.0.1/tcp/0/ws")}
+TRANSPORTS = {
+    "tcp": (Tcp, "/ip4/127.0.0.1/tcp/0"),
+    "ws": (WebSocket, "/ip4/127.0.0.1/tcp/0/ws"),
+    "quic": (partial(Quic, datagram=1452), "/ip4/127.0.0.1/udp/0/quic-v1"),  # what figures of others are for too
+}
 
 
 def say(**result: object) -> None:

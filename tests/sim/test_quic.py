@@ -46,6 +46,25 @@ async def test_all_arrives_over_a_link_that_loses_and_is_slow(sim: Sim, loss: fl
 
 
 @simulated(seeds=(1,))
+async def test_one_connection_after_the_other(sim: Sim) -> None:
+    near, far = sim.net.host("a"), sim.net.host("b")
+
+    def bind(ip: str, port: int):
+        return near.bind_udp(None if ip == "0.0.0.0" else ip, port)
+
+    async with (
+        node(sim, far, 9) as server,
+        open_switch(transports=[Quic(bind=bind)], platform=sim.platform("a")) as dialler,
+    ):
+        for _ in range(5):
+            connection = await dialler.connect(server.multiaddrs[0])
+            assert connection.info is not None
+            await connection.aclose()
+            await trio.sleep(1)
+        assert not near.udp  # who does not listen has a socket only while it is connected
+
+
+@simulated(seeds=(1,))
 async def test_ten_connections_share_a_link(sim: Sim) -> None:
     sim.net.quality = LinkQuality(latency=0.02, bandwidth=500_000)
     near, far = sim.net.host("a"), sim.net.host("b")

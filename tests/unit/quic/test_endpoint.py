@@ -102,6 +102,38 @@ async def test_a_connection_from_the_first_datagram_to_the_last(autojump_clock) 
         assert not socket.closed
 
 
+@pytest.mark.slow
+async def test_a_thousand_connections_on_one_socket(autojump_clock) -> None:
+    async with listening() as (endpoint, _, net), trio.open_nursery() as nursery:
+        dialler = Endpoint(Socket(net, HERE), settings(ALICE), listening=False)
+        nursery.start_soon(dialler.run)
+        near, far = [], []
+        for _ in range(1_000):
+            near.append(dialler.dial(THERE))
+            far.append(await endpoint.accept())
+            far[-1].begin(None)
+            await near[-1].first_answer()
+            near[-1].begin(BOB.peer)
+            await near[-1].handshaken()
+            await far[-1].handshaken()
+        assert len(endpoint._all) == len(dialler._all) == 1_000
+        for number, wire in enumerate(near):
+            wire.core.send_stream_data(wire.core.open_stream(), number.to_bytes(2, "big"), end_stream=True)
+            wire.try_send(b"")
+        await trio.sleep(1)
+        told = [[event.data for event in wire.core.take_events() if hasattr(event, "end_stream")] for wire in far]
+        assert told == [[number.to_bytes(2, "big")] for number in range(1_000)]
+        for wire in near:
+            wire.close()
+        await trio.sleep(1)
+        assert all(wire.core.terminated is not None for wire in far)
+        for wire in far:
+            wire.close()
+        assert not endpoint._wires
+        await settled()
+        assert dialler.socket.closed
+
+
 @pytest.mark.hostile
 async def test_hostile_043_strangers_that_never_answer_are_few_and_get_little(autojump_clock) -> None:
     async with listening() as (endpoint, socket, _):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import logging
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from aioquic.quic.packet import (
 )
 from aioquic.quic.retry import QuicRetryTokenHandler
 
+from pyp2p.errors import describe
+from pyp2p.io.guard import call_guarded
 from pyp2p.io.stream import RawStream
 from pyp2p.io.udp import DatagramSocket
 from pyp2p.io.udp import Endpoint as Place
@@ -33,6 +36,8 @@ from pyp2p.peer.id import PeerId
 from pyp2p.quic.base import Counts
 from pyp2p.quic.core import CID_LENGTH, QuicCore, Settings, refusal
 from pyp2p.quic.muxer import QuicMuxer
+
+logger = logging.getLogger("pyp2p.quic")
 
 BACKLOG: Final = 128  # new connections that wait for `accept`; further ones are not answered
 RETRY_ABOVE: Final = 32  # connections in their handshake: more have to prove their address first
@@ -66,13 +71,14 @@ class Wire(RawStream):
         self.muxer: QuicMuxer | None = None
         self.held: list[tuple[bytes, Place]] | None = []  # until `begin`
         self.cids: dict[bytes, None] = {}
-        self.timer_at: float | None = None
+        self.timers: list[float] = []  # that are set, the next one last
         self.counts: Counts = _Counts()
         self.closed = False
         self._news = False
         self._flushing = False
         self._said_last = False
         self._left = False
+        self.broken = ""  # the library failed, which it should not
         self._parked = trio.lowlevel.ParkingLot()
 
     # --- for the endpoint
@@ -92,8 +98,7 @@ class Wire(RawStream):
     async def first_answer(self) -> None:
         """Wait for the first datagram of whoever was dialled."""
         while not self.held:
-            if self.core is not None and self._over():
-                raise trio.BrokenResourceError(self._why())
+            self._check()
             await self._parked.park()
 
     def begin(self, expect: PeerId | None) -> None:
@@ -104,7 +109,7 @@ class Wire(RawStream):
         core = self.core
         core.expect = expect
         for data, place in held or ():
-            core.receive_datagram(data, place, trio.current_time())
+            self._endpoint.give(self, data, place, trio.current_time())
         self._endpoint.settle(self)
 
     async def handshaken(self) -> None:
@@ -113,8 +118,7 @@ class Wire(RawStream):
         while not core.done:
             if core.refusal is not None:
                 raise core.refusal
-            if self._over():
-                raise trio.BrokenResourceError(self._why())
+            self._check()
             await self._parked.park()
         await trio.lowlevel.checkpoint()
 
@@ -160,6 +164,7 @@ class Wire(RawStream):
         self._flushing = True
         while core.unacknowledged and not self._over():
             await self._parked.park()
+            self._check_open()
         await trio.lowlevel.checkpoint()
         core.shut()
         self._endpoint.settle(self)
@@ -173,6 +178,8 @@ class Wire(RawStream):
             await self._parked.park()
         await trio.lowlevel.checkpoint()
         self._check_open()
+        if self.broken:
+            raise trio.BrokenResourceError(self.broken)
         self._news = False
         if self._left:
             return b""
@@ -191,6 +198,8 @@ class Wire(RawStream):
 
     def _check(self) -> None:
         self._check_open()
+        if self.broken:
+            raise trio.BrokenResourceError(self.broken)
         if self._over():
             raise trio.BrokenResourceError(self._why())
 
@@ -209,7 +218,7 @@ class Wire(RawStream):
             return
         if self.core is None:
             self._endpoint.refuse(self)
-        elif not self._over():
+        elif not self._over() and not self.broken:
             self.core.shut()
             self._endpoint.settle(self)
         self.closed = True
@@ -256,17 +265,38 @@ class Endpoint:
         while True:
             now = trio.current_time()
             while self._timers and self._timers[0][0] <= now:
-                at, _, wire = heapq.heappop(self._timers)
-                if wire.timer_at == at and wire.core is not None:
-                    wire.timer_at = None
-                    wire.core.handle_timer(now + _LATE)
-                    self.settle(wire)
+                wire = heapq.heappop(self._timers)[2]
+                wire.timers.pop()
+                if wire.core is not None:
+                    self._time_is_up(wire, wire.core, now)
             self._sleeping_until = self._timers[0][0] if self._timers else float("inf")
             self._earlier = trio.Event()
             with trio.move_on_at(self._sleeping_until):
                 await self._earlier.wait()
 
+    def _time_is_up(self, wire: Wire, core: QuicCore, now: float) -> None:
+        due = core.get_timer()
+        if due is not None and due > now:  # it has moved on since it was set
+            self._set_timer(wire, due)
+            return
+        error = call_guarded(core.handle_timer, now + _LATE)
+        if error is not None:
+            self._crashed(wire, error)
+        self.settle(wire)
+
     # --- datagrams
+
+    def give(self, wire: Wire, data: bytes, place: Place, now: float) -> None:
+        """Let a connection take in a datagram: what the library makes of it is this connection's matter alone."""
+        if wire.core is not None:
+            error = call_guarded(wire.core.receive_datagram, data, place, now)
+            if error is not None:
+                self._crashed(wire, error)
+
+    def _crashed(self, wire: Wire, error: Exception) -> None:
+        logger.error("QUIC failed place=%s error=%s", wire.place, describe(error), exc_info=error)
+        wire.broken = f"QUIC failed: {describe(error)}"
+        wire.tell()
 
     def _take(self, datagrams: list[tuple[bytes, Place]]) -> None:
         touched: dict[Wire, None] = {}
@@ -280,8 +310,8 @@ class Endpoint:
                 if len(wire.held) < _HELD:
                     wire.held.append((data, place))
                 wire.tell()
-            elif wire.core is not None:
-                wire.core.receive_datagram(data, place, now)
+            else:
+                self.give(wire, data, place, now)
                 touched[wire] = None
         for wire in touched:
             self.settle(wire)
@@ -403,7 +433,7 @@ class Endpoint:
     def settle(self, wire: Wire) -> None:
         """Send what a connection has to say, set its timer, and tell whoever reads it what is new."""
         core = wire.core
-        if core is None or wire.closed:
+        if core is None or wire.closed or wire.broken:
             return
         now = trio.current_time()
         core.look()  # before sending: then the library forgets streams that are over
@@ -422,11 +452,9 @@ class Endpoint:
         wire.tell_if_new(core)
 
     def _set_timer(self, wire: Wire, at: float | None) -> None:
-        if at == wire.timer_at:
-            return
-        wire.timer_at = at
-        if at is None:
-            return
+        if at is None or (wire.timers and wire.timers[-1] <= at):
+            return  # it is looked at before that anyway
+        wire.timers.append(at)
         heapq.heappush(self._timers, (at, next(self._ids), wire))
         if at < self._sleeping_until:
             self._earlier.set()
@@ -438,7 +466,7 @@ class Endpoint:
         wire.cids.clear()
         if wire.core is not None:
             wire.core.end_log()
-        wire.timer_at = None
+        wire.core = wire.muxer = wire.held = None  # an entry among the timers may still know it for a while
         self._half_open.pop(wire, None)
         self._all.pop(wire, None)
         self._end_if_over()

@@ -36,6 +36,7 @@ class QuicMuxer:
         self._rapid = RapidReset(limits.open_rate, limits.open_burst, now)
         self._pings: dict[int, float] = {}
         self._pinged = 0
+        self._wants_stream = False
         self._dirty = False
         self._over = False
 
@@ -43,12 +44,15 @@ class QuicMuxer:
 
     @property
     def ready(self) -> bool:
-        """True when a sender that waits may go on."""
+        """True when somebody who waits to send, or for a stream, may go on."""
+        if self._wants_stream and self._core.can_open:
+            return True
         return any(self._core.room(sub.id) > 0 for sub in self._full)
 
     def feed(self, data: bytes, now: float) -> list[MuxEvent]:
         """What happened since the last call. Raises `MuxerError` for streams that are opened and reset too fast."""
         found: list[MuxEvent] = []
+        self._wants_stream = False
         for event in self._core.take_events():
             if isinstance(event, StreamDataReceived):
                 self._on_data(event, found)
@@ -127,6 +131,7 @@ class QuicMuxer:
         if self._over:
             raise LocalProtocolError("the connection is closed: no stream can be opened")
         if not self._core.can_open:
+            self._wants_stream = True
             raise LimitExceeded("max_outbound_unacked", "the peer allows no further stream now")
         sub = SubStream(self._core.open_stream(), inbound=False)
         self._streams[sub.id] = sub

@@ -1,6 +1,5 @@
 """One socket for many QUIC connections: who is answered, what strangers cost, and what is left when all have gone."""
 
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -12,6 +11,7 @@ from aioquic.quic.connection import QuicConnection
 
 from pyp2p.quic.endpoint import BACKLOG, RETRY_ABOVE, Endpoint, Wire
 from tests.unit.quic.quic_tools import HERE, THERE, bare, settings
+from tests.unit.security.noise_tools import entropy_of
 from tests.unit.security.tls_tools import ALICE, BOB, certificate
 
 
@@ -214,7 +214,7 @@ async def test_hostile_043_a_token_of_somebody_else_is_none(autojump_clock) -> N
         b"\xe0\x00\x00\x00\x01\x08" + bytes(1300),
         b"\xc0\x00\x00\x00\x01\x08" + b"\xff" * 1300,
         bytes(2000),
-        os.urandom(1500),
+        b"\x40" + entropy_of(3)(1499),
     ],
     ids=range(12),
 )
@@ -255,6 +255,58 @@ async def test_hostile_043_datagrams_of_one_that_waits_for_its_place_are_bounded
         assert len(wire.held) <= 16
         wire.close()
         assert not endpoint._wires
+
+
+async def test_a_connection_on_which_the_library_fails_is_the_only_one_that_ends(autojump_clock, caplog) -> None:
+    async with listening() as (endpoint, _, net), trio.open_nursery() as nursery:
+        pairs = []
+        for port in (1, 2):
+            dialler = Endpoint(Socket(net, (HERE[0], port)), settings(ALICE), listening=False)
+            nursery.start_soon(dialler.run)
+            near = dialler.dial(THERE)
+            far = await endpoint.accept()
+            far.begin(None)
+            await near.first_answer()
+            near.begin(BOB.peer)
+            await near.handshaken()
+            await far.handshaken()
+            pairs.append((near, far))
+
+        def fail(*_: object) -> None:
+            raise ZeroDivisionError("oops")
+
+        (sick, victim), (well, other) = pairs
+        victim.core.receive_datagram = fail
+        for wire in (sick, well):
+            wire.core.send_stream_data(wire.core.open_stream(), b"hello")
+            wire.try_send(b"")
+        await trio.sleep(1)
+        with pytest.raises(trio.BrokenResourceError, match="ZeroDivisionError: oops"):
+            await victim.receive_some()
+        victim.close()
+        assert [event.data for event in other.core.take_events() if hasattr(event, "end_stream")] == [b"hello"]
+        assert "QUIC failed" in caplog.text
+        for wire in (sick, well, other):
+            wire.close()
+
+
+async def test_a_connection_has_few_timers_however_much_happens(autojump_clock) -> None:
+    async with listening() as (endpoint, _, net), trio.open_nursery() as nursery:
+        dialler, near = await dialled(net)
+        nursery.start_soon(dialler.run)
+        far = await endpoint.accept()
+        far.begin(None)
+        await near.first_answer()
+        near.begin(BOB.peer)
+        await near.handshaken()
+        number = near.core.open_stream()
+        for _ in range(500):
+            near.core.send_stream_data(number, b"x")
+            near.try_send(b"")
+            await trio.sleep(0.01)
+        assert len(dialler._timers) < 10 and len(endpoint._timers) < 10
+        near.close()
+        far.close()
 
 
 async def test_who_is_refused_a_place_is_told_and_costs_nothing_more(autojump_clock) -> None:

@@ -248,12 +248,13 @@ class Endpoint:
 
     # --- tasks
 
-    async def run(self) -> None:
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Receive and keep time until closed."""
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._keep_time)
+                    task_status.started()
                     while True:
                         self._take(await self.socket.receive_many())
         except trio.ClosedResourceError:

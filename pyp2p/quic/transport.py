@@ -189,9 +189,9 @@ class Quic:
 
     async def listen(self, address: Multiaddr) -> QuicListener:
         """Bind. Raises `OSError`."""
-        endpoint = self._open(*_place(address), listening=True)
-        self._listening.append(endpoint)
-        await trio.lowlevel.checkpoint()
+        endpoint, nursery = self._made(*_place(address), listening=True)
+        self._listening = [*(each for each in self._listening if not each.closed), endpoint]
+        await nursery.start(endpoint.run)
         return QuicListener(endpoint)
 
     def _endpoint_for(self, ip: str) -> Endpoint:
@@ -202,15 +202,15 @@ class Quic:
                 return endpoint
         found = self._dialling.get(version)
         if found is None or found.closed:
-            found = self._dialling[version] = self._open("::" if version == 6 else "0.0.0.0", 0, listening=False)
+            found, nursery = self._made("::" if version == 6 else "0.0.0.0", 0, listening=False)
+            self._dialling[version] = found
+            nursery.start_soon(found.run)
         return found
 
-    def _open(self, ip: str, port: int, *, listening: bool) -> Endpoint:
+    def _made(self, ip: str, port: int, *, listening: bool) -> tuple[Endpoint, trio.Nursery]:
         if self._settings is None or self._nursery is None:
             raise OSError("QUIC is not being served: Quic.serve has to run")
-        endpoint = Endpoint(self._bind(ip, port), self._settings, listening)
-        self._nursery.start_soon(endpoint.run)
-        return endpoint
+        return Endpoint(self._bind(ip, port), self._settings, listening), self._nursery
 
 
 def _reaches(local: str, remote: str) -> bool:

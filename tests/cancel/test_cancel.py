@@ -11,10 +11,12 @@ import trio.testing
 
 from pyp2p.errors import DialFailed
 from pyp2p.io.handshake import Direction
-from pyp2p.peer.address import AddressKind, with_peer
+from pyp2p.peer.address import AddressKind, parse_multiaddr, with_peer
 from pyp2p.peer.keys import Identity
+from pyp2p.quic.transport import Quic
 from pyp2p.switch.switch import Switch, open_switch
 from pyp2p.testing import LinkQuality, Sim, run_sim
+from pyp2p.testing.simnet import SimHost
 from tests.cancel.steps import CancelAt
 
 pytestmark = pytest.mark.hostile
@@ -128,17 +130,24 @@ async def sink(stream) -> None:
         pass
 
 
-async def scene(sim: Sim, operation, step: int) -> bool:
+def quic(host: SimHost) -> Quic:
+    """The transport of a simulated host, which has no wildcard addresses."""
+    return Quic(bind=lambda ip, port: host.bind_udp(None if ip == "0.0.0.0" else ip, port))
+
+
+async def scene(sim: Sim, operation, step: int, over_quic: bool = False) -> bool:
     """Cancel `operation` after `step` task steps; True when it completed before that."""
     sim.net.quality = LinkQuality(latency=0.01)
-    host = sim.net.host("b")
+    near, host = sim.net.host("a"), sim.net.host("b")
+    where = parse_multiaddr(f"/ip4/{host.ips[0]}/udp/4001/quic-v1") if over_quic else host.address()
+    transports = [quic(each) if over_quic else each.transport for each in (near, host)]
     async with (
-        open_switch(transports=[sim.net.host("a").transport], platform=sim.platform("a")) as a,
-        open_switch(listen=[host.address()], transports=[host.transport], platform=sim.platform("b")) as b,
+        open_switch(transports=transports[:1], platform=sim.platform("a")) as a,
+        open_switch(listen=[where], transports=transports[1:], platform=sim.platform("b")) as b,
     ):
         b.mount(ECHO, echo)
         b.mount("/sink/1.0.0", sink)
-        address = with_peer(host.address(), b.peer)
+        address = with_peer(where, b.peer)
         before = [state(switch) for switch in (a, b)]
         tasks = living()
         with trio.CancelScope() as scope:
@@ -157,6 +166,7 @@ async def scene(sim: Sim, operation, step: int) -> bool:
                 await trio.sleep(0.1)
         assert [state(switch) for switch in (a, b)] == before
         assert living() <= tasks
+        assert not near.udp
         if operation is not listen_elsewhere:
             async with await a.open_stream(address, ECHO) as stream:
                 await stream.send_all(b"still works")
@@ -169,6 +179,17 @@ async def scene(sim: Sim, operation, step: int) -> bool:
 def test_hostile_093_cancelled_at_every_step(operation) -> None:
     for step in range(1, STEPS):
         if run_sim(scene, 1, operation, step):
+            assert step > 3
+            return
+    pytest.fail(f"{operation.__name__} takes more than {STEPS} steps")
+
+
+@pytest.mark.parametrize(
+    "operation", [dial, dial_and_talk, dial_and_close, two_dials_at_once], ids=lambda o: o.__name__
+)
+def test_hostile_093_cancelled_at_every_step_over_quic(operation) -> None:
+    for step in range(1, STEPS):
+        if run_sim(scene, 1, operation, step, True):
             assert step > 3
             return
     pytest.fail(f"{operation.__name__} takes more than {STEPS} steps")

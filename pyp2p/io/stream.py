@@ -34,7 +34,7 @@ class RawStream(trio.abc.HalfCloseableStream):
 class PlainStream(RawStream):
     """Any trio stream as a `RawStream`: `try_send` takes nothing, so all bytes go through the writer task."""
 
-    def __init__(self, stream: trio.abc.HalfCloseableStream) -> None:
+    def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
 
     def try_send(self, data: bytes | bytearray | memoryview) -> int:
@@ -50,8 +50,9 @@ class PlainStream(RawStream):
         await self._stream.wait_send_all_might_not_block()
 
     async def send_eof(self) -> None:
-        """As the stream underneath."""
-        await self._stream.send_eof()
+        """As the stream underneath; nothing where that has no half-close: what is inside has an end of its own."""
+        if isinstance(self._stream, trio.abc.HalfCloseableStream):
+            await self._stream.send_eof()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """As the stream underneath."""

@@ -29,7 +29,7 @@ from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from pyp2p.errors import ConnectFailed, printable
 from pyp2p.io.handshake import READ_SIZE, Direction
-from pyp2p.io.stream import RawStream
+from pyp2p.io.stream import PlainStream, RawStream
 from pyp2p.peer.address import components, parse_multiaddr
 from pyp2p.transports.base import Listener, RawConn
 from pyp2p.transports.tcp import BACKLOG, RESERVED_FDS, Tcp
@@ -335,32 +335,16 @@ class WebSocket:
         return _Tls(secured)
 
 
-class _Tls(RawStream):
-    """trio's TLS as a raw stream: it can only send by waiting. What is inside has an end of its own."""
+class _Tls(PlainStream):
+    """trio's TLS as a raw stream."""
 
     def __init__(self, stream: trio.SSLStream[RawStream]) -> None:
-        self._stream = stream
-
-    def try_send(self, data: bytes | bytearray | memoryview) -> int:
-        return 0
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
-
-    async def send_eof(self) -> None:
-        await self._stream.transport_stream.send_eof()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        return bytes(await self._stream.receive_some(max_bytes))
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
+        super().__init__(stream)
+        self._below = stream.transport_stream
 
     async def aclose_now(self) -> None:
-        await self._stream.transport_stream.aclose_now()
+        """Without the closing alert, which would have to be waited for."""
+        await self._below.aclose_now()
 
 
 async def _asked(stream: RawStream, authority: str) -> WsStream:

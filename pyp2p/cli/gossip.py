@@ -146,10 +146,10 @@ def _run(options: argparse.Namespace, out: Output, settings: dict[str, Any], wor
         raise UsageError(clean(str(error))) from None
     peers = [parse_target(given) for given in options.peer]
     who = identity(options, out)
-    addresses = listen_addresses(options)
+    addresses, spoken = listen_addresses(options), stack(options)
 
     async def command() -> int:
-        async with open_switch(who, **stack(options)) as switch, open_pubsub(switch, **settings) as pubsub:
+        async with open_switch(who, **spoken) as switch, open_pubsub(switch, **settings) as pubsub:
             try:
                 for address in addresses:
                     await listen_on(switch, address)

@@ -55,10 +55,10 @@ def with_connection(
     target = parse_target(options.target)
     who = identity(options, out)
     seconds = options.timeout or CONNECT_SECONDS
-    used = bounded(seconds, config or SwitchConfig())
+    used, spoken = bounded(seconds, config or SwitchConfig()), stack(options)
 
     async def command() -> int:
-        async with open_switch(who, config=used, **stack(options)) as switch:
+        async with open_switch(who, config=used, **spoken) as switch:
             return await _connected(switch, target, options, out, work)
 
     return run(command, out)

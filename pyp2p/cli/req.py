@@ -71,11 +71,12 @@ def run(options: argparse.Namespace, out: Output) -> int:
     who = identity(options, out)
     seconds = options.timeout or CONNECT_SECONDS
     config = bounded(seconds, SwitchConfig())
+    spoken = stack(options)
 
     async def command() -> int:
         try:
             with unwrapped():
-                async with open_switch(who, config=config, **stack(options)) as switch, open_reqresp(switch) as reqresp:
+                async with open_switch(who, config=config, **spoken) as switch, open_reqresp(switch) as reqresp:
                     deadline = trio.current_time() + (options.timeout or math.inf)
                     request = _Request(reqresp, chain, options, out)
                     out.status(lambda: f"connecting to {target}")

@@ -39,7 +39,7 @@ def target(given: str) -> Target:
     spoken = ("tcp",) if Quic is None else ("tcp", "quic-v1")
     found = [address for address in record.multiaddrs() if components(address)[-1].name in spoken]
     if not found:
-        what = "no address to dial" if record.ip or record.ip6 else "no address at all"
+        what = "no TCP or QUIC port" if record.ip or record.ip6 else "no address at all"
         raise UsageError(
             f"the record of {record.peer_id} has {what}, so it cannot be dialled",
             "`pyp2p enr read` tells what is in it; `pyp2p discv5 ping` asks the node over UDP.",

@@ -14,7 +14,7 @@ from typing import Any, Final
 import trio
 from multiaddr import Multiaddr
 
-from pyp2p.errors import ConnectFailed
+from pyp2p.errors import ConnectFailed, LocalProtocolError
 from pyp2p.io.handshake import Direction
 from pyp2p.io.udp import DatagramSocket, bind_udp
 from pyp2p.io.udp import Endpoint as Place
@@ -150,7 +150,12 @@ class Quic:
         self._dialling: dict[int, Endpoint] = {}
 
     async def serve(self, identity: Identity, platform: Platform, task_status: trio.TaskStatus[None]) -> None:
-        """Own the sockets until cancelled; started before anything is dialled or listened on."""
+        """Own the sockets until cancelled; started before anything is dialled or listened on.
+
+        Raises `LocalProtocolError` for a second switch: each has an identity of its own.
+        """
+        if self._settings is not None:
+            raise LocalProtocolError("a Quic transport belongs to one switch: make another one")
         self._settings = Settings(
             make_certificate(identity),
             platform.wall,

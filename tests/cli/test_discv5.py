@@ -324,7 +324,7 @@ def test_a_record_is_a_target(what: str, tmp_path: Path) -> None:
         assert done.returncode == 13
     done = run(what, record_at(1), *more)
     assert done.returncode == 2
-    assert "no TCP address" in unwrapped(done.stderr)
+    assert "no TCP or QUIC port" in unwrapped(done.stderr)
 
 
 def test_a_peer_of_gossip_may_be_a_record() -> None:

@@ -378,7 +378,7 @@ def test_a_target_has_the_addresses_of_its_record_that_can_be_dialled() -> None:
     found = records.target(record.text)
     assert str(found) == f"/ip4/127.0.0.1/tcp/5/p2p/{who.peer}"
     assert [str(other) for other in found.others] == ["/ip4/127.0.0.1/udp/6/quic-v1", "/ip6/::1/tcp/5"]
-    for pairs, why in (({"ip": bytes([1, 2, 3, 4])}, "no address to dial"), ({"tcp": 5}, "no address at all")):
+    for pairs, why in (({"ip": bytes([1, 2, 3, 4])}, "no TCP or QUIC port"), ({"tcp": 5}, "no address at all")):
         with pytest.raises(UsageError) as caught:
             records.target(Enr.sign(who, 1, pairs).text)
         assert why in caught.value.reason

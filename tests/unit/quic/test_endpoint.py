@@ -9,7 +9,10 @@ import trio.testing
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 
+from pyp2p.errors import LocalProtocolError
+from pyp2p.platform import Platform
 from pyp2p.quic.endpoint import BACKLOG, RETRY_ABOVE, Endpoint, Wire
+from pyp2p.quic.transport import Quic
 from tests.unit.quic.quic_tools import HERE, THERE, bare, settings
 from tests.unit.security.noise_tools import entropy_of
 from tests.unit.security.tls_tools import ALICE, BOB, certificate
@@ -334,3 +337,12 @@ async def test_a_handshake_that_ends_nowhere_ends(autojump_clock) -> None:
         assert len(endpoint.socket.sent) > 3  # it was tried again
         wire.close()
     assert endpoint.socket.closed
+
+
+async def test_a_transport_belongs_to_one_switch() -> None:
+    transport = Quic()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(transport.serve, ALICE, Platform())
+        with pytest.raises(LocalProtocolError, match="belongs to one switch"):
+            await nursery.start(transport.serve, BOB, Platform())
+        nursery.cancel_scope.cancel()

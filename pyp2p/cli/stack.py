@@ -32,7 +32,8 @@ _MUXERS: dict[str, Callable[[], MuxerFactory]] = {"yamux": Yamux, "mplex": Mplex
 
 def stack(options: argparse.Namespace) -> dict[str, Any]:
     """The keyword arguments of `open_switch` for --transport, --security and --muxer."""
-    return {"transports": transports(options), "securities": securities(options), "muxers": muxers(options)}
+    spoken = securities(options)  # first: it refuses a log that would stay empty, before anybody makes its file
+    return {"transports": transports(options), "securities": spoken, "muxers": muxers(options)}
 
 
 def listen_addresses(options: argparse.Namespace) -> list[str]:

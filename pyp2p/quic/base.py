@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 import trio
 
-from pyp2p.muxers.base import MemoryBudget, Muxer, MuxerLimits
+from pyp2p.muxers.base import Muxer, MuxerLimits
 from pyp2p.peer.id import PeerId
 from pyp2p.peer.keys import Identity
 from pyp2p.platform import Platform
@@ -36,8 +36,8 @@ class Session(Protocol):
         """
         ...
 
-    def muxer(self, limits: MuxerLimits, memory: MemoryBudget) -> Muxer:
-        """The streams of the secured connection; `memory` pays for what the application leaves unread."""
+    def muxer(self, limits: MuxerLimits) -> Muxer:
+        """The streams of the secured connection; what the application leaves unread is within its window."""
         ...
 
     def count(self, counts: Counts) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TextIO, cast
 
 from aioquic import tls
-from aioquic.buffer import Buffer  # type: ignore[attr-defined]
+from aioquic.buffer import Buffer  # type: ignore[attr-defined]  # a C type that the module's stubs do not name
 from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import (
@@ -34,6 +34,7 @@ from aioquic.quic.logger import QuicFileLogger, QuicLoggerTrace
 from aioquic.quic.packet import (
     QuicErrorCode,
     QuicFrameType,
+    QuicHeader,
     QuicPacketType,
     QuicProtocolVersion,
     QuicStreamFrame,
@@ -102,12 +103,17 @@ class Settings:
         )
 
 
+def header_of(data: bytes) -> QuicHeader:
+    """The part of a datagram that nothing protects. Raises `ValueError`. RFC 8999, 5."""
+    return pull_quic_header(Buffer(data=data), host_cid_length=CID_LENGTH)
+
+
 def refusal(first: bytes) -> bytes:
     """The answer to a first datagram that says we take no connection now: one packet, and no key exchange.
 
     Raises `ValueError` for what begins no connection. RFC 9000, 5.2.2 and 20.1.
     """
-    header = pull_quic_header(Buffer(data=first), host_cid_length=CID_LENGTH)
+    header = header_of(first)
     keys = CryptoPair()
     keys.setup_initial(cid=header.destination_cid, is_client=False, version=QuicProtocolVersion.VERSION_1)
     builder = QuicPacketBuilder(
@@ -154,7 +160,7 @@ class _Refused(tls.Alert):
 
     def __init__(self, number: int, words: str) -> None:
         super().__init__(words)
-        self.description = number  # type: ignore[assignment]
+        self.description = number  # type: ignore[assignment]  # typed as the library's enum, which lacks it
 
 
 class QuicCore(QuicConnection):
@@ -182,6 +188,7 @@ class QuicCore(QuicConnection):
         self.told: list[QuicEvent] = []  # what happened on streams, until `take_events`
         self._cids: list[tuple[bool, bytes]] = []
         self._settings = settings
+        # The library names its own adapter here; any other writes as well.
         self._logger = self._loss._logger = _Quiet(logger, {})  # type: ignore[assignment]
         self._released = 0  # of all that was received: what nobody will read any more
         self._local_max_streams_bidi.value = settings.streams
@@ -291,6 +298,7 @@ class QuicCore(QuicConnection):
         super()._initialize(peer_cid)
         context = self.tls
         context._request_client_certificate = not self._is_client
+        # The library leaves no other place to judge certificates as libp2p does; test_private.py sees it move.
         context._set_peer_certificate = self._judge  # type: ignore[method-assign]
         if not self._is_client:
             handle = context._server_handle_certificate
@@ -300,6 +308,7 @@ class QuicCore(QuicConnection):
                 if self.peer_key is None:
                     raise self._refuses(TlsError("the peer showed no certificate"), _CERTIFICATE_REQUIRED)
 
+            # As above: an empty certificate is not judged at all.
             context._server_handle_certificate = handle_certificate  # type: ignore[method-assign,assignment]
         for stream in self._crypto_streams.values():
             stream.receiver = Receiver(None, MAX_CRYPTO)
@@ -389,7 +398,7 @@ class QuicCore(QuicConnection):
         return receiver
 
 
-class _Quiet(logging.LoggerAdapter):  # type: ignore[type-arg]
+class _Quiet(logging.LoggerAdapter[logging.Logger]):
     """What the library would warn of is what peers do: nobody else's log grows by it."""
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:

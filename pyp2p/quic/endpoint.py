@@ -17,13 +17,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import trio
-from aioquic.buffer import Buffer  # type: ignore[attr-defined]
 from aioquic.quic.packet import (
     QuicErrorCode,
     QuicProtocolVersion,
     encode_quic_retry,
     encode_quic_version_negotiation,
-    pull_quic_header,
 )
 from aioquic.quic.retry import QuicRetryTokenHandler
 
@@ -34,7 +32,7 @@ from pyp2p.io.udp import DatagramSocket
 from pyp2p.io.udp import Endpoint as Place
 from pyp2p.peer.id import PeerId
 from pyp2p.quic.base import Counts
-from pyp2p.quic.core import CID_LENGTH, QuicCore, Settings, refusal
+from pyp2p.quic.core import CID_LENGTH, QuicCore, Settings, header_of, refusal
 from pyp2p.quic.muxer import QuicMuxer
 
 logger = logging.getLogger("pyp2p.quic")
@@ -347,7 +345,7 @@ class Endpoint:
     def _new(self, data: bytes, place: Place) -> Wire | None:
         """A connection that somebody begins; None when it has to show first that it is there."""
         try:
-            header = pull_quic_header(Buffer(data=data), host_cid_length=CID_LENGTH)
+            header = header_of(data)
         except ValueError:
             return None
         original, retry_cid = header.destination_cid, None

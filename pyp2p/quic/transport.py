@@ -18,7 +18,7 @@ from pyp2p.errors import ConnectFailed, LocalProtocolError
 from pyp2p.io.handshake import Direction
 from pyp2p.io.udp import DatagramSocket, bind_udp
 from pyp2p.io.udp import Endpoint as Place
-from pyp2p.muxers.base import MemoryBudget, Muxer, MuxerLimits
+from pyp2p.muxers.base import Muxer, MuxerLimits
 from pyp2p.peer.address import AddressKind, components, parse_multiaddr
 from pyp2p.peer.id import PeerId
 from pyp2p.peer.keys import Identity
@@ -85,7 +85,7 @@ class QuicSession:
         assert core is not None and core.peer_key is not None
         return QuicChannel(core, core.peer_key)
 
-    def muxer(self, limits: MuxerLimits, memory: MemoryBudget) -> Muxer:
+    def muxer(self, limits: MuxerLimits) -> Muxer:
         """See `Session.muxer`."""
         core = self._wire.core
         assert core is not None

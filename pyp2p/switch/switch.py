@@ -501,9 +501,9 @@ async def open_switch(
     """Run a switch for the length of the block; leaving it stops everything within `timeouts.close` seconds (a handler
     that shields itself from cancellation is waited for).
 
-    Defaults: a fresh Ed25519 identity, TCP, Noise, Yamux then Mplex, and WebSocket and TLS where they are installed
-    (`defaults.py`); limits on, identify and ping served, the peer store in memory, the real clock and randomness. An
-    exception in the block propagates after the stop.
+    Defaults: a fresh Ed25519 identity, TCP, Noise, Yamux then Mplex, and WebSocket, TLS and QUIC where they are
+    installed (`defaults.py`); limits on, identify and ping served, the peer store in memory, the real clock and
+    randomness. An exception in the block propagates after the stop.
     """
     world = Platform() if platform is None else platform
     wanted = [listen] if isinstance(listen, (str, Multiaddr)) else listen

@@ -113,7 +113,7 @@ async def upgrade(
     if isinstance(raw, MuxedConn):
         channel = await raw.session.secure(expect, trace)
         await secured(channel)
-        muxer = raw.session.muxer(stacks.muxer_limits, memory)
+        muxer = raw.session.muxer(stacks.muxer_limits)
         trace.finish(trio.current_time())
         session = raw.session
         return Upgraded(raw, channel, session.security, muxer, session.muxer_protocol, None, b"", b"", trace)

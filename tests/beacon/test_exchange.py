@@ -137,20 +137,26 @@ async def test_hostile_085_who_lies_once_it_is_in_is_sent_away(sim: Sim) -> None
         assert "its head is of slot 10000" in gone.reason
 
 
+async def dial_into_handshakes(dialler, a):
+    """Their connection, while a handshake of `a` that takes 5 seconds of virtual time is at work."""
+    at_work = trio.Event()
+
+    async def slow(connection) -> None:
+        at_work.set()
+        await trio.sleep(5)
+
+    a.add_handshake(Handshake("slow", slow))
+    connection = await dial(dialler, a)
+    await at_work.wait()
+    return connection
+
+
 @pytest.mark.hostile
 @simulated(SEEDS)
 async def test_hostile_085_who_lies_while_later_handshakes_run_does_not_stay(sim: Sim) -> None:
     of = chain(started=101)
     async with beacon(sim, "a", of) as a, beacon(sim, "liar", of) as liar, watched(a) as told:
-        at_work = trio.Event()
-
-        async def slow(connection) -> None:
-            at_work.set()
-            await trio.sleep(5)
-
-        a.add_handshake(Handshake("slow", slow))
-        connection = await dial(liar, a)
-        await at_work.wait()
+        connection = await dial_into_handshakes(liar, a)
         lie = replace(liar.status.v1(a.clock.period.digest), head_slot=10_000)
         with goodbyes(liar) as heard:
             await liar.reqresp.ask(connection, liar.methods.status_v1, lie)
@@ -163,15 +169,7 @@ async def test_hostile_085_who_lies_while_later_handshakes_run_does_not_stay(sim
 async def test_a_status_told_while_later_handshakes_run_is_the_one_that_counts(sim: Sim) -> None:
     of = chain(started=101)
     async with beacon(sim, "a", of) as a, beacon(sim, "b", of) as b:
-        at_work = trio.Event()
-
-        async def slow(connection) -> None:
-            at_work.set()
-            await trio.sleep(5)
-
-        a.add_handshake(Handshake("slow", slow))
-        connection = await dial(b, a)
-        await at_work.wait()
+        connection = await dial_into_handshakes(b, a)
         await b.reqresp.ask(connection, b.methods.status_v1, replace(b.status.v1(a.clock.period.digest), head_slot=17))
         await until(a.peers)
         assert a.peers()[0].head_slot == 17

@@ -81,7 +81,6 @@ def pem() -> bytes:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--security", "noise", "--key-log", "x"), "--key-log: noise has no secrets to log"),
         (("--key-log", "/nowhere/x"), "--key-log: /nowhere/x: No such file"),
         (("--transport", "quic", "--qlog", "/nowhere"), "--qlog: /nowhere is no folder"),
         (("--transport", "http"), "tcp, ws"),
@@ -91,6 +90,14 @@ def test_what_makes_no_sense_is_named(words: tuple[str, ...], said: str) -> None
     done = run("identify", "127.0.0.1:1", *words)
     assert done.returncode == 2
     assert said in unwrapped(done.stderr)
+
+
+def test_no_file_is_made_for_secrets_that_nobody_has(tmp_path: Path) -> None:
+    secrets = tmp_path / "keys"
+    done = run("identify", "127.0.0.1:1", "--security", "noise", "--key-log", str(secrets))
+    assert done.returncode == 2
+    assert "--key-log: noise has no secrets to log" in unwrapped(done.stderr)
+    assert not secrets.exists()
 
 
 def test_a_certificate_that_is_none_is_named(tmp_path: Path) -> None:

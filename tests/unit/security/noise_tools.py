@@ -13,6 +13,16 @@ from pyp2p.security.noise.core import Noise
 
 PREFIX = b"noise-libp2p-static-key:"
 YAMUX, MPLEX = "/yamux/1.0.0", "/mplex/6.7.0"
+# What the dialler offers, what the listener does, and what both take then.
+EARLY_MUXERS: list[tuple[list[str], list[str], str | None]] = [
+    ([YAMUX, MPLEX], [MPLEX, YAMUX], YAMUX),
+    ([MPLEX, YAMUX], [YAMUX, MPLEX], MPLEX),
+    (["/x", MPLEX], [YAMUX, MPLEX], MPLEX),
+    ([YAMUX], [MPLEX], None),
+    ([YAMUX], [], None),
+    ([], [YAMUX], None),
+    ([], [], None),
+]
 
 
 def entropy_of(seed):

@@ -14,7 +14,7 @@ from pyp2p.platform import Platform
 from pyp2p.security.noise import Noise
 from pyp2p.security.noise.wire import MAX_MUXERS, MAX_PAYLOAD
 from tests.unit.security.noise_tools import (
-    MPLEX,
+    EARLY_MUXERS,
     PREFIX,
     YAMUX,
     Cheat,
@@ -165,18 +165,7 @@ def test_the_static_key_is_one_for_all_handshakes_of_an_identity():
     assert shown(BOB) != alice
 
 
-@pytest.mark.parametrize(
-    ("ours", "theirs", "agreed"),
-    [
-        ([YAMUX, MPLEX], [MPLEX, YAMUX], YAMUX),
-        ([MPLEX, YAMUX], [YAMUX, MPLEX], MPLEX),
-        (["/x", MPLEX], [YAMUX, MPLEX], MPLEX),
-        ([YAMUX], [MPLEX], None),
-        ([YAMUX], [], None),
-        ([], [YAMUX], None),
-        ([], [], None),
-    ],
-)
+@pytest.mark.parametrize(("ours", "theirs", "agreed"), EARLY_MUXERS)
 def test_early_muxers(ours, theirs, agreed):
     dialer, listener = initiator(muxers=ours), responder(muxers=theirs)
     pump(dialer, listener)

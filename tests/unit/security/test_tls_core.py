@@ -7,7 +7,7 @@ from OpenSSL import SSL
 from pyp2p.errors import LocalProtocolError, PeerIdMismatch, RemoteError, TlsError
 from pyp2p.security.tls.certificate import make_certificate
 from pyp2p.security.tls.core import MAX_HANDSHAKE, Tls
-from tests.unit.security.noise_tools import MPLEX, YAMUX
+from tests.unit.security.noise_tools import EARLY_MUXERS
 from tests.unit.security.tls_tools import ALICE, BOB, P256, Bare, certificate, dialer, listener, meet
 
 
@@ -23,18 +23,7 @@ def test_both_sides_prove_themselves(piece: int) -> None:
         one.feed(b"x")
 
 
-@pytest.mark.parametrize(
-    ("ours", "theirs", "agreed"),
-    [
-        ([YAMUX, MPLEX], [MPLEX, YAMUX], YAMUX),
-        ([MPLEX, YAMUX], [YAMUX, MPLEX], MPLEX),
-        (["/x", MPLEX], [YAMUX, MPLEX], MPLEX),
-        ([YAMUX], [MPLEX], None),
-        ([YAMUX], [], None),
-        ([], [YAMUX], None),
-        ([], [], None),
-    ],
-)
+@pytest.mark.parametrize(("ours", "theirs", "agreed"), EARLY_MUXERS)
 def test_early_muxers(ours: list[str], theirs: list[str], agreed: str | None) -> None:
     one, other = dialer(muxers=ours), listener(muxers=theirs)
     meet(one, other)

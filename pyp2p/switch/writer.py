@@ -1,7 +1,8 @@
 """The sending half of a connection's socket: at once while the socket takes it, by a task while there is a backlog.
 
-Rule: bytes leave in the order of `send`. A direct send happens only when nothing is queued, so it can never overtake;
-it has no await, so it is safe in a task that is being cancelled.
+Rule: bytes leave in the order of `send`. A direct send happens only when nothing is queued and no task waits for room,
+so it can never overtake, nor meet the task in the stream; it has no await, so it is safe in a task that is being
+cancelled.
 """
 
 from __future__ import annotations
@@ -57,18 +58,19 @@ class Writer:
 
     @property
     def idle(self) -> bool:
-        """True when nothing is queued."""
+        """True when nothing is queued and no task is at work."""
         return not (self._backlog or self._running)
 
     def attach(self, nursery: trio.Nursery) -> None:
         """Start to work: tasks go to `nursery`."""
         self._nursery = nursery
+        self._stream.notify(self._wake)
         self._wake()
 
     def send(self, data: bytes | bytearray) -> None:
         """Send what the socket takes now and queue the rest. Never waits and never raises: `failed` is told."""
         sent = 0
-        if not self._backlog:
+        if self.idle:
             try:
                 sent = self._stream.try_send(data)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
@@ -76,8 +78,9 @@ class Writer:
                 return
             if sent == len(data) and not self._stream.unsent:
                 return
-            self.progress_at = trio.current_time()
         if sent < len(data):
+            if not self._backlog:  # the peer has its time from here, whatever the stream itself had held back
+                self.progress_at = trio.current_time()
             self._backlog.append(memoryview(data)[sent:] if sent else data)
             self.size += len(data) - sent
         self._wake()
@@ -104,6 +107,7 @@ class Writer:
     def drop(self) -> None:
         """Forget the backlog: the connection is over. Everybody who waits is woken, nobody is told of failures."""
         self._nursery = None
+        self._stream.notify(None)
         self._failed = _unheard
         self._backlog.clear()
         self.size = 0

@@ -1,42 +1,45 @@
 """WebSocket over TCP, with TLS below it or without: `/ws`, `/tls/ws`, `/tls/sni/HOST/ws`, `/wss` behind IP and TCP.
 
-Rules: the framing is wsproto's, without I/O; what it makes is sent by whoever sends, what came is read by whoever
-reads: no task and no queue per connection. A message is no unit here: binary frames carry one stream of bytes, and what
-has arrived of a frame is passed on before the rest is there. TLS to a web server proves nothing about a peer; the
-security protocol inside does. RFC 6455; libp2p specs, websockets. Needs the extra `ws`.
+Rules: `wsopening.py` asks and answers by HTTP, `wsframes.py` makes and cuts frames, both without I/O; what they make is
+sent by whoever sends, what came is read by whoever reads: no task and no queue per connection. A message is no unit
+here: binary frames carry one stream of bytes. TLS to a web server proves nothing about a peer; the security protocol
+inside does. RFC 6455; libp2p specs, websockets. Needs the extra `ws`.
 """
 
 from __future__ import annotations
 
+import os
 import ssl
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
 import trio
 from multiaddr import Multiaddr
-from wsproto import ConnectionType, WSConnection
-from wsproto.events import (
-    AcceptConnection,
-    BytesMessage,
-    CloseConnection,
-    Event,
-    Ping,
-    RejectConnection,
-    Request,
-    TextMessage,
-)
-from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
-from pyp2p.errors import ConnectFailed, printable
-from pyp2p.io.handshake import READ_SIZE, Direction
+from pyp2p.errors import CertificateRefused, ConnectFailed, RemoteClosed, WebSocketError, printable
+from pyp2p.io.handshake import READ_SIZE, Direction, drive
 from pyp2p.io.stream import PlainStream, RawStream
-from pyp2p.peer.address import components, parse_multiaddr
+from pyp2p.peer.address import components, parse_multiaddr, text
+from pyp2p.trace import Stage, Step, Trace
 from pyp2p.transports.base import Listener, RawConn
 from pyp2p.transports.tcp import BACKLOG, RESERVED_FDS, Tcp
+from pyp2p.transports.wsframes import (
+    GOING_AWAY,
+    NO_STATUS,
+    NORMAL_CLOSURE,
+    PONG,
+    Closed,
+    Data,
+    FrameReader,
+    Ping,
+    closing,
+    frame,
+)
+from pyp2p.transports.wsopening import Opening
 
-NORMAL_CLOSURE: Final = 1000  # RFC 6455, 7.4.1
-UNSUPPORTED_DATA: Final = 1003
-_CLEAN: Final = (NORMAL_CLOSURE, 1001, 1005)  # going away; without a code
+_FRAME: Final = 160 * 1024  # bytes of one frame, a buffer: what a bulk sender seals at once, some 128 KiB, fits
+_CLEAN: Final = (NORMAL_CLOSURE, GOING_AWAY, NO_STATUS)
 _SECURE: Final = (("wss",), ("tls", "ws"), ("tls", "sni", "ws"))
 _PLAIN: Final = (("ws",),)
 _CLOSED_TEXT: Final = "the sending half was closed by send_eof"
@@ -44,56 +47,74 @@ _GONE_TEXT: Final = "the peer has closed the WebSocket"
 
 
 class WsStream(RawStream):
-    """The bytes inside the binary frames of one connection.
+    """The bytes inside the binary frames of one connection, whose `opening` a dialler has gone through before.
 
     A listener's end answers the HTTP request when it is first used. `send_eof` is the closing frame, after which the
     peer need not send any more. One task may receive while another sends; until the HTTP exchange is over, one in all.
     """
 
-    __slots__ = ("_broken", "_closing", "_early", "_ended", "_inner", "_open", "_pong", "_sending", "_unsent", "_ws")
+    __slots__ = ("_broken", "_closing", "_early", "_ended", "_inner", "_masks", "_opening", "_pong", "_reader",
+                 "_sending", "_unsent", "_waits", "_wake")  # fmt: skip
 
-    def __init__(self, inner: RawStream, connection: WSConnection, is_open: bool) -> None:
+    def __init__(self, inner: RawStream, opening: Opening) -> None:
         self._inner = inner
-        self._ws = connection
-        self._open = is_open
-        self._early = b""  # payload that came with the listener's answer; a dialler has to wait for that
+        self._waits = isinstance(inner, PlainStream)  # takes nothing at once: no frame is made in vain
+        self._masks = opening.dialler
+        self._reader = FrameReader(masked=not opening.dialler)
         self._unsent = memoryview(b"")  # the rest of a frame of which the socket took the beginning
-        self._pong = b""
+        self._pong: bytes | bytearray = b""
         self._sending = False
         self._closing = False
         self._ended = False
         self._broken = ""  # why nothing more can be read
+        self._early = b""  # payload that came with the exchange
+        self._wake: Callable[[], None] | None = None
+        self._opening: Opening | None = opening
+        if opening.done:
+            self._opened(opening)
 
     @property
     def unsent(self) -> bool:
         """True when a frame has left in part, or an answer to a ping not yet; see `RawStream.unsent`."""
         return bool(self._unsent or self._pong)
 
+    def notify(self, wake: Callable[[], None] | None) -> None:
+        """Have `wake` called for the answer to a ping that does not leave at once."""
+        self._wake = wake
+
     def try_send(self, data: bytes | bytearray | memoryview) -> int:
-        """All of `data` in one frame, or nothing while an earlier one has not left; see `RawStream.try_send`."""
-        if not self._open:
+        """What the socket has room for, in frames of up to 160 KiB, of which the last is then taken whole.
+
+        Nothing while an earlier frame has not left; see `RawStream.try_send`.
+        """
+        if self._opening is not None or self._waits:
             return 0
         self._check_sendable()
         self._push()
-        if self._unsent:
-            return 0
-        frame = self._frame(data)
-        sent = self._inner.try_send(frame)
-        if sent == 0:
-            return 0  # as if it had not been made: no frame depends on those before
-        self._unsent = memoryview(frame)[sent:]
-        return len(data)
+        size, taken = len(data), 0
+        while taken < size and not self._unsent:
+            piece = data if size <= _FRAME else memoryview(data)[taken : taken + _FRAME]
+            made = self._frame(piece)
+            sent = self._inner.try_send(made)
+            if sent == 0:
+                break  # as if it had not been made: no frame depends on those before
+            taken += len(piece)
+            if sent < len(made):
+                self._unsent = memoryview(made)[sent:]
+        return taken
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send all of `data` in one frame. When cancelled, the stream is good for closing only."""
-        if not self._open:
-            await self._exchange()
+        if self._opening is not None:
+            await self._exchange(self._opening)
         self._check_sendable()
         await self._send(self._frame(data))
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait until the socket has room, and no frame is left half sent."""
+        """Wait until the socket has room, and no frame is left half sent; send the answer to a ping."""
         await self._inner.wait_send_all_might_not_block()
+        if self._waits and self._pong:
+            await self._send(b"")
         self._push()
         while self._unsent:
             await self._inner.wait_send_all_might_not_block()
@@ -101,21 +122,23 @@ class WsStream(RawStream):
 
     async def send_eof(self) -> None:
         """Send the closing frame; a second call does nothing."""
-        if not self._open:
-            await self._exchange()
+        if self._opening is not None:
+            await self._exchange(self._opening)
         if self._closing:
             await trio.lowlevel.checkpoint()
             return
+        if self._broken or self._ended:
+            raise trio.BrokenResourceError(_GONE_TEXT)
         self._closing = True
-        await self._send(self._say(CloseConnection(code=NORMAL_CLOSURE)))
+        await self._send(closing(NORMAL_CLOSURE, self._key()))
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """At least one byte, or `b""` at the end: the closing frame, or the end of the connection without one.
 
         Raises `trio.BrokenResourceError` for what is no binary frame of a WebSocket.
         """
-        if not self._open:
-            await self._exchange()
+        if self._opening is not None:
+            await self._exchange(self._opening)
         limit = READ_SIZE if max_bytes is None else max_bytes
         if self._early:
             await trio.lowlevel.checkpoint()
@@ -127,10 +150,9 @@ class WsStream(RawStream):
             raw = await self._inner.receive_some(limit)
             if not raw:
                 self._ended = True
-                break
-            self._ws.receive_data(bytes(raw))
-            if data := self._payload():
+            elif data := self._payload(bytes(raw)):
                 return data
+        await trio.lowlevel.checkpoint()
         return b""
 
     async def aclose(self) -> None:
@@ -145,27 +167,23 @@ class WsStream(RawStream):
 
     # --- the HTTP exchange
 
-    async def _exchange(self) -> None:
+    async def _exchange(self, opening: Opening) -> None:
         """The listener's part: wait for the request, and answer it."""
-        while not self._open:
+        while not opening.done:
             raw = await self._inner.receive_some(READ_SIZE)
             if not raw:
                 raise trio.BrokenResourceError("the connection ended before the WebSocket request")
             try:
-                self._ws.receive_data(bytes(raw))
-                request = next(iter(self._ws.events()), None)
-                if isinstance(request, Request):
-                    answer = self._ws.send(AcceptConnection())
-                    await self._inner.send_all(answer)
-                    self._open = True
-            except RemoteProtocolError as error:
-                await self._refuse(error)
+                opening.feed(bytes(raw))
+            except WebSocketError as error:
+                await self._inner.send_all(opening.take_output())
+                raise trio.BrokenResourceError(str(error)) from error
+        await self._inner.send_all(opening.take_output())
+        self._opened(opening)
 
-    async def _refuse(self, error: RemoteProtocolError) -> None:
-        with suppress(LocalProtocolError):  # nothing can be answered to what is no HTTP
-            if isinstance(error.event_hint, RejectConnection):
-                await self._inner.send_all(self._ws.send(error.event_hint))
-        raise trio.BrokenResourceError(f"no WebSocket request: {printable(str(error), 200)}")
+    def _opened(self, opening: Opening) -> None:
+        self._opening = None
+        self._early = self._payload(opening.leftover)
 
     # --- frames
 
@@ -175,75 +193,69 @@ class WsStream(RawStream):
         if self._closing:
             raise trio.ClosedResourceError(_CLOSED_TEXT)
 
-    def _frame(self, data: bytes | bytearray | memoryview) -> bytes:
-        return self._say(BytesMessage(data=data if isinstance(data, bytes) else bytes(data)))
+    def _key(self) -> bytes:
+        return os.urandom(4) if self._masks else b""
 
-    def _say(self, event: Event) -> bytes:
-        try:
-            return self._ws.send(event)
-        except LocalProtocolError:  # the peer's closing frame came first
-            raise trio.BrokenResourceError(_GONE_TEXT) from None
+    def _frame(self, data: bytes | bytearray | memoryview) -> bytes | bytearray:
+        return frame(data, self._key())
 
     def _push(self) -> None:
         """Send on what is left of a frame, then the answer to the last ping, as far as they fit."""
+        if self._waits:
+            return
         if self._unsent:
             self._unsent = self._unsent[self._inner.try_send(self._unsent) :]
         if self._pong and not self._unsent and (sent := self._inner.try_send(self._pong)):
             self._unsent, self._pong = memoryview(self._pong)[sent:], b""
 
-    async def _send(self, frame: bytes) -> None:
+    async def _send(self, made: bytes | bytearray) -> None:
         if self._sending:
             raise trio.BusyResourceError("another task is sending on this stream")
         self._sending = True
         try:
             rest, self._unsent = self._unsent, memoryview(b"")
-            if rest:
-                await self._inner.send_all(rest)
-            await self._inner.send_all(frame)
+            pong, self._pong = self._pong, b""
+            for each in (rest, pong, made):
+                if each:
+                    await self._inner.send_all(each)
         finally:
             self._sending = False
 
     def _say_last(self, code: int) -> None:
-        if self._open and not self._closing and not self._sending:
+        if self._opening is None and not self._closing and not self._sending:
             self._closing = True
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
                 self._push()
                 if not self._unsent:
-                    self._inner.try_send(self._say(CloseConnection(code=NORMAL_CLOSURE if code == 1005 else code)))
+                    self._inner.try_send(closing(code, self._key()))
 
-    def _payload(self) -> bytes:
+    def _payload(self, raw: bytes) -> bytes:
         """What the frames hold that are there, up to one that ends it."""
-        parts: list[bytes] = []
-        for event in self._ws.events():
-            if isinstance(event, BytesMessage):
-                parts.append(bytes(event.data))
-            elif isinstance(event, Ping):
-                self._answer(event)
-            elif isinstance(event, CloseConnection):  # the peer's, or what wsproto makes of a frame that is none
-                if event.code in _CLEAN:
+        parts: list[Data] = []
+        for each in self._reader.feed(raw):
+            if isinstance(each, Ping):
+                self._answer(each)
+            elif isinstance(each, Closed):
+                if each.code in _CLEAN:
                     self._ended = True
                 else:
-                    self._broken = f"the WebSocket is closed with {event.code}: {_words(event)}"
-                self._say_last(event.code)
-                break
-            elif isinstance(event, TextMessage):
-                self._broken = "a text frame in a WebSocket of bytes"
-                self._say_last(UNSUPPORTED_DATA)
-                break
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+                    why = printable(each.reason, 200) or "no reason given"
+                    self._broken = f"the WebSocket is closed with {each.code}: {why}"
+                self._say_last(each.code)
+            else:
+                parts.append(each)
+        return parts[0] if len(parts) == 1 and isinstance(parts[0], bytes) else b"".join(parts)
 
     def _answer(self, ping: Ping) -> None:
         """Only the last of several pings need be answered: a flood of them costs no memory (RFC 6455, 5.5.3)."""
         if self._closing:
             return
-        self._pong = self._say(ping.response())
+        self._pong = frame(ping.payload, self._key(), PONG)
         if not self._sending:
             with suppress(trio.BusyResourceError):  # the writer waits for the socket and will send it on
                 self._push()
-
-
-def _words(event: CloseConnection) -> str:
-    return printable(event.reason or "", 200) or "no reason given"
+        if self._pong and self._wake is not None:
+            self._wake()
 
 
 class WsListener:
@@ -265,7 +277,7 @@ class WsListener:
         stream = raw.stream
         if self._context is not None:
             stream = _Tls(trio.SSLStream(stream, self._context, server_side=True, https_compatible=True))
-        inside = WsStream(stream, WSConnection(ConnectionType.SERVER), is_open=False)
+        inside = WsStream(stream, Opening(None))
         local, remote = _with_end(raw.local, self._end), _with_end(raw.remote, self._end)
         return RawConn(inside, local, remote, raw.direction, raw.kind)
 
@@ -278,8 +290,8 @@ class WebSocket:
     """The WebSocket transport.
 
     `server` is the TLS context whose certificate listeners on `/tls/ws` and `/wss` show (`webcert.self_signed` makes
-    one); without it there are none. `client` judges the certificates of servers; by default as the system does. A
-    name that DNS stood for is still asked for in TLS and HTTP.
+    one); without it there are none. `client` judges the certificates of servers; by default as the system does. With
+    TLS, a name that DNS stood for is still asked for, there and in HTTP; without, HTTP is asked for the IP address.
     """
 
     name = "ws"
@@ -301,13 +313,14 @@ class WebSocket:
         split = _split(address)
         return split is not None and self._tcp.handles(split[0])
 
-    async def dial(self, address: Multiaddr) -> RawConn:
-        """Connect, secure, and ask for a WebSocket; see `Transport.dial`."""
+    async def dial(self, address: Multiaddr, trace: Trace | None = None) -> RawConn:
+        """Connect, secure, and ask for a WebSocket, the last two as steps of their own; see `Transport.dial`."""
         tcp, end, sni = _required(address)
+        trace = Trace() if trace is None else trace
         raw = await self._tcp.dial(tcp)
         try:
-            stream = raw.stream if end == "/ws" else await self._secured(raw.stream, sni or _host(tcp))
-            inside = await _asked(stream, _authority(tcp, sni))
+            stream = raw.stream if end == "/ws" else await self._secured(raw.stream, tcp, sni, trace)
+            inside = await _asked(stream, _authority(tcp, sni), trace)
         except BaseException:
             await raw.stream.aclose_now()
             raise
@@ -321,18 +334,44 @@ class WebSocket:
         context = None if end == "/ws" else self._server
         return WsListener(await self._tcp.listen(tcp), end, context)
 
-    async def _secured(self, stream: RawStream, name: str) -> RawStream:
+    async def _secured(self, stream: RawStream, tcp: Multiaddr, sni: str | None, trace: Trace) -> RawStream:
         context = self._client
         if context is None:
             context = self._client = ssl.create_default_context()
-        secured = trio.SSLStream(stream, context, server_hostname=name, https_compatible=True)
+        name = sni or _host(tcp)
+        watched = _Watched(stream, trace.begin(Stage.CONNECT, f"TLS to {name}", trio.current_time()))
+        secured = trio.SSLStream[RawStream](watched, context, server_hostname=name, https_compatible=True)
         try:
             await secured.do_handshake()
         except trio.BrokenResourceError as error:
-            cause = error.__cause__
-            why = getattr(cause, "verify_message", None) or getattr(cause, "reason", None) or cause or error
-            raise ConnectFailed(f"TLS to {printable(name)}: {printable(str(why), 200)}") from error
+            raise _no_tls(f"TLS to {name} ({text(tcp)})", error.__cause__ or error) from error
+        watched.step = None
         return _Tls(secured)
+
+
+class _Watched(PlainStream):
+    """A raw stream that adds what goes over it to a step, as long as it has one."""
+
+    def __init__(self, stream: RawStream, step: Step) -> None:
+        super().__init__(stream)
+        self.step: Step | None = step
+        self._asked = False
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """As the stream underneath."""
+        await self._stream.send_all(data)
+        if self.step is not None:
+            self.step.sent(len(data), trio.current_time(), wait=False)
+            self._asked = True
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """As the stream underneath."""
+        data = bytes(await self._stream.receive_some(max_bytes))
+        if self.step is not None:
+            self.step.received(len(data), trio.current_time())
+            self.step.waits += self._asked
+            self._asked = False
+        return data
 
 
 class _Tls(PlainStream):
@@ -347,25 +386,30 @@ class _Tls(PlainStream):
         await self._below.aclose_now()
 
 
-async def _asked(stream: RawStream, authority: str) -> WsStream:
+def _no_tls(where: str, cause: BaseException) -> ConnectFailed:
+    """What OpenSSL said."""
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return CertificateRefused(
+            f"{where}: its certificate is refused: {printable(cause.verify_message.rstrip('.'), 200)}"
+        )
+    reason = getattr(cause, "reason", None) or str(cause)
+    if reason == "WRONG_VERSION_NUMBER":  # OpenSSL's name for a first byte that begins no record
+        reason = f"what answers speaks no TLS ({reason})"
+    return ConnectFailed(f"{where}: {printable(reason, 200)}")
+
+
+async def _asked(stream: RawStream, authority: str, trace: Trace) -> WsStream:
     """The dialler's part of the HTTP exchange."""
-    connection = WSConnection(ConnectionType.CLIENT)
+    opening = Opening(authority)
+    trace.begin(Stage.CONNECT, f"WebSocket at {authority}", trio.current_time())
     try:
-        await stream.send_all(connection.send(Request(host=authority, target="/")))
-        while True:
-            raw = await stream.receive_some(READ_SIZE)
-            if not raw:
-                raise ConnectFailed("the server closed the connection in place of an answer to the WebSocket request")
-            connection.receive_data(bytes(raw))
-            for event in connection.events():
-                if isinstance(event, RejectConnection):
-                    raise ConnectFailed(f"the server answered the WebSocket request with HTTP {event.status_code}")
-                if isinstance(event, AcceptConnection):
-                    inside = WsStream(stream, connection, is_open=True)
-                    inside._early = inside._payload()
-                    return inside
-    except (RemoteProtocolError, trio.BrokenResourceError) as error:
-        raise ConnectFailed(f"no WebSocket answers there: {printable(str(error), 200)}") from error
+        await drive(opening, stream, trace)
+    except RemoteClosed:
+        why = "the server closed the connection in place of an answer to the WebSocket request"
+        raise ConnectFailed(why) from None
+    except (WebSocketError, trio.BrokenResourceError) as error:
+        raise ConnectFailed(str(error)) from error
+    return WsStream(stream, opening)
 
 
 # --- addresses

@@ -44,6 +44,35 @@ class Line:
         return len(self.nursery.child_tasks)
 
 
+class Holding(PlainStream):
+    """Takes all that it is given, and holds back what the pipe has no room for: a WebSocket does it with a frame."""
+
+    def __init__(self, pipe: PipeStream) -> None:
+        super().__init__(pipe)
+        self._pipe = pipe
+        self._held = b""
+
+    @property
+    def unsent(self) -> bool:
+        return bool(self._held)
+
+    def try_send(self, data: bytes | bytearray | memoryview) -> int:
+        self._push()
+        if self._held:
+            return 0
+        self._held = bytes(data)[self._pipe.try_send(data) :]
+        return len(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        while self._held:
+            await self._pipe.wait_send_all_might_not_block()
+            self._push()
+
+    def _push(self) -> None:
+        if self._held:
+            self._held = self._held[self._pipe.try_send(self._held) :]
+
+
 @asynccontextmanager
 async def line(capacity: int = ROOM, *, plain: bool = False, attached: bool = True) -> AsyncIterator[Line]:
     """A line for the length of the block. `plain`: its stream can only send by waiting."""
@@ -129,6 +158,22 @@ async def test_a_stream_that_can_only_send_by_waiting(sim: Sim) -> None:
         assert await it.read(100_000) == data
         assert it.writer.idle and it.writer.size == 0
         assert it.failures == []
+
+
+@simulated()
+async def test_what_the_stream_holds_back_goes_before_what_is_sent_meanwhile(sim: Sim) -> None:
+    data = pattern(400)
+    near, far = pipe_pair(ROOM)
+    async with trio.open_nursery() as nursery:
+        it = Line(nursery, Holding(near), far)
+        it.writer.attach(nursery)
+        it.writer.send(data[:250])
+        assert (it.writer.size, it.writer.idle) == (0, False)  # the stream has it all
+        await it.settle()
+        it.writer.send(data[250:])  # while the task waits for room
+        assert it.writer.size == 150
+        assert await it.read(400) == data
+        assert it.writer.idle and it.tasks() == 0 and it.failures == []
 
 
 async def _exchange(sim: Sim, steps: list[tuple[bool, int]], plain: bool) -> None:
@@ -264,6 +309,24 @@ async def test_progress_is_noted_when_a_backlog_begins_and_when_some_of_it_leave
         assert it.writer.progress_at == 7  # that we say more is no progress of the peer
         await it.read(1)
         assert it.writer.progress_at == 10
+
+
+@simulated()
+async def test_what_is_queued_behind_something_held_back_has_its_time_from_then_on(sim: Sim) -> None:
+    near, far = pipe_pair(ROOM)
+    stream = Holding(near)
+    async with trio.open_nursery() as nursery:
+        it = Line(nursery, stream, far)
+        stream.try_send(bytes(ROOM + 1))  # the answer to a WebSocket ping is such: no `send` of ours
+        it.writer.attach(nursery)
+        await trio.sleep(100)
+        it.writer.send(b"x")  # while the task waits for room for the other
+        assert (it.writer.size, it.writer.progress_at) == (1, 100)
+        await trio.sleep(3)
+        it.writer.send(b"y")
+        assert (it.writer.size, it.writer.progress_at) == (2, 100)
+        await it.read(ROOM + 3)
+        assert it.writer.idle and it.tasks() == 0
 
 
 @simulated()

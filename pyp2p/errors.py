@@ -73,6 +73,10 @@ class MultistreamError(RemoteError):
     """A violation of multistream-select."""
 
 
+class WebSocketError(RemoteError):
+    """A request or an answer by HTTP that opens no WebSocket; the text says what came in its place."""
+
+
 class SecurityError(RemoteError):
     """A failed proof of identity or a broken secure channel."""
 
@@ -259,6 +263,10 @@ class ResolveError(P2PError):
 
 class ConnectFailed(P2PError):
     """The operating system could not open the connection (refused, unreachable, no route)."""
+
+
+class CertificateRefused(ConnectFailed):
+    """The certificate of a `/wss` server is not trusted, or is for another name; the text has OpenSSL's words."""
 
 
 class NoAddresses(P2PError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 
 import trio
 
@@ -23,8 +24,14 @@ class RawStream(trio.abc.HalfCloseableStream):
 
     @property
     def unsent(self) -> bool:
-        """True when some of what `try_send` took has not left: `wait_send_all_might_not_block` sends it on."""
+        """True when some of what `try_send` took, or an answer of the stream's own, has not left.
+
+        `wait_send_all_might_not_block` sends it on.
+        """
         return False
+
+    def notify(self, wake: Callable[[], None] | None) -> None:
+        """Have `wake` called when something is `unsent` that nobody sent; None: no more. Most streams never call."""
 
     async def aclose_now(self) -> None:
         """Close at once; never waits. Streams that can close without an await do only that: no scope, no checkpoint."""

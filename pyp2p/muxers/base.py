@@ -175,8 +175,8 @@ class Muxer(Protocol):
         """Queue a ping whose answer is a `Pong` event (only where `pings`)."""
         ...
 
-    def goaway(self, code: int) -> None:
-        """Announce the end of the session. Idempotent."""
+    def goaway(self, code: int, word: str = "") -> None:
+        """Announce the end of the session, with a word for people where the protocol has a place for it. Idempotent."""
         ...
 
     def take_output(self) -> list[Buffer]:

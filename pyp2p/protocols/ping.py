@@ -1,7 +1,8 @@
 """Ping, `/ipfs/ping/1.0.0`: 32 bytes there and back, for a round-trip time and as a sign of life.
 
 Rules of the specification: the dialer loops over one stream and has at most one ping stream per peer (the caller's
-matter); the listener echoes until the dialer ends, and accepts at most two streams per peer (the mount's budget).
+matter, which over QUIC ends each stream after one ping: see cli/ping.py); the listener echoes until the dialer ends,
+and accepts at most two streams per peer (the mount's budget).
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
 """One QUIC connection without I/O: aioquic's state machine, with the holes closed that a peer could use.
 
-Rules: everything private of aioquic is touched in this file alone, and `tests/unit/quic/test_private.py` fails when one
-of these names is gone: the version is pinned. What differs from the library: certificates of libp2p on both sides,
-asked for before the first datagram is read and judged before anything is told; credit for what the application took,
-where the library doubles its windows on receipt; sparse and bounded reassembly; no unidirectional streams, no sessions
-taken up again, version 1 alone. RFC 9000 and 9001; libp2p specs, quic.
+Rules: everything private of aioquic is touched here, in `packets.py` and in `receiver.py` alone, and
+`tests/unit/quic/test_private.py` fails when one of these names is gone: the version is pinned. What differs from the
+library: certificates of libp2p on both sides, asked for before the first datagram is read and judged before anything is
+told; credit for what the application took, where the library doubles its windows on receipt; sparse and bounded
+reassembly; no unidirectional streams, no sessions taken up again, version 1 alone. RFC 9000 and 9001; libp2p specs,
+quic.
 """
 
 from __future__ import annotations
 
 import logging
-from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,15 +18,15 @@ from dataclasses import dataclass
 from typing import Any, Final, TextIO, cast
 
 from aioquic import tls
-from aioquic.buffer import Buffer  # type: ignore[attr-defined]  # a C type that the module's stubs do not name
+from aioquic._buffer import Buffer
 from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import (
     CONNECTION_LIMIT_FRAME_CAPACITY,
+    END_STATES,
     MAX_STREAM_DATA_FRAME_CAPACITY,
     TRANSPORT_CLOSE_FRAME_CAPACITY,
-    QuicConnection,
-    QuicConnectionError,
+    QuicConnectionState,
 )
 from aioquic.quic.crypto import CryptoPair
 from aioquic.quic.events import QuicEvent, StreamDataReceived
@@ -37,17 +37,18 @@ from aioquic.quic.packet import (
     QuicHeader,
     QuicPacketType,
     QuicProtocolVersion,
-    QuicStreamFrame,
     pull_quic_header,
 )
 from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.recovery import QuicPacketSpace
-from aioquic.quic.stream import FinalSizeError, QuicStream, QuicStreamReceiver
+from aioquic.quic.stream import QuicStream
 from cryptography import x509
 
 from pyp2p.errors import InvalidKey, PeerIdMismatch, SecurityError, TlsError
 from pyp2p.peer.id import PeerId
 from pyp2p.peer.publickey import PublicKey
+from pyp2p.quic.packets import CID_LENGTH, Packets
+from pyp2p.quic.receiver import STREAM_WINDOW, Receiver, receiver_of
 from pyp2p.security.tls.certificate import Certificate, check_certificate
 
 logger = logging.getLogger("pyp2p.quic")
@@ -55,15 +56,15 @@ logger = logging.getLogger("pyp2p.quic")
 KeyLog = Callable[[bytes], None]
 
 ALPN: Final = "libp2p"
-CID_LENGTH: Final = 8
-IDLE_SECONDS: Final = 30.0
-STREAM_WINDOW: Final = 512 * 1024
+IDLE_SECONDS: Final = 10.0  # without a sign of the peer, as rust-libp2p: nobody else says that a machine is gone
 CONNECTION_WINDOW: Final = 1536 * 1024
 SEND_BUFFER: Final = 1024 * 1024  # bytes of a stream that are sent and not acknowledged, or not sent
 DATAGRAM: Final = 1350  # bytes; what nearly every path carries. Nothing here finds out about more
-MAX_FRAGMENTS: Final = 1024  # pieces of a stream that came out of order: a whole window of honest ones has 440
-MAX_CRYPTO: Final = 64 * 1024  # bytes of a handshake out of order; a certificate has at most 16 KiB
+MAX_CRYPTO: Final = 64 * 1024  # bytes of TLS at each level of keys; a certificate has at most 16 KiB
+MAX_TOKEN: Final = 512  # bytes of a Retry: our next datagram has to hold it beside all else
+MAX_REASON: Final = 200  # characters of why we close, for the same reason
 QLOG_EVENTS: Final = 50_000  # of a connection, the last ones
+_GROUPS: Final = (tls.Group.X25519, tls.Group.SECP256R1)  # a key is made for each that is offered: two will do
 _CERTIFICATE_REQUIRED: Final = 116  # RFC 8446, 6.2, which the library has no name for
 
 
@@ -163,7 +164,7 @@ class _Refused(tls.Alert):
         self.description = number  # type: ignore[assignment]  # typed as the library's enum, which lacks it
 
 
-class QuicCore(QuicConnection):
+class QuicCore(Packets):
     """A connection; `peer_key` is known once the handshake is over, and `refusal` says why it was not."""
 
     def __init__(
@@ -184,12 +185,12 @@ class QuicCore(QuicConnection):
         self.refusal: SecurityError | InvalidKey | None = None
         self.terminated: events.ConnectionTerminated | None = None
         self.done = False  # the handshake
-        self.last_code = 0  # that the end carries
+        self.last_code, self.last_word = 0, ""  # that the end carries
         self.told: list[QuicEvent] = []  # what happened on streams, until `take_events`
         self._cids: list[tuple[bool, bytes]] = []
         self._settings = settings
-        # The library names its own adapter here; any other writes as well.
-        self._logger = self._loss._logger = _Quiet(logger, {})  # type: ignore[assignment]
+        # Typed as the library's own adapter; any other writes as well.
+        self._logger = self._loss._logger = _Quiet(logger, {})  # type: ignore[assignment]  # an adapter of ours
         self._released = 0  # of all that was received: what nobody will read any more
         self._local_max_streams_bidi.value = settings.streams
         self._local_max_streams_uni.value = 0
@@ -199,7 +200,9 @@ class QuicCore(QuicConnection):
     def look(self) -> None:
         """Sort what has happened: what is of streams goes to `told`, the rest to `done`, `terminated` and the ids."""
         while (event := self.next_event()) is not None:
-            if isinstance(event, events.ConnectionIdIssued):
+            if isinstance(event, StreamDataReceived):
+                self._tell_data(event)
+            elif isinstance(event, events.ConnectionIdIssued):
                 self._cids.append((True, event.connection_id))
             elif isinstance(event, events.ConnectionIdRetired):
                 self._cids.append((False, event.connection_id))
@@ -209,10 +212,26 @@ class QuicCore(QuicConnection):
                 self.terminated = event
             else:
                 if isinstance(event, events.StreamReset):
-                    self._released += self._receiver(self._streams[event.stream_id]).missing
+                    self._released += receiver_of(self._streams[event.stream_id]).missing
                 self.told.append(event)
+        if self.terminated is None and self._state in END_STATES:
+            self.terminated = self._close_event  # the library tells it when late datagrams can be no more
         if self.refusal is not None:
             self.told.clear()
+
+    def _tell_data(self, event: StreamDataReceived) -> None:
+        """One event for what came in several datagrams and is all of one stream."""
+        first, parts = event, [event.data]
+        while self._events and not event.end_stream:
+            following = self._events[0]
+            if not isinstance(following, StreamDataReceived) or following.stream_id != event.stream_id:
+                break
+            event = following
+            parts.append(event.data)
+            self._events.popleft()
+        if event is not first:
+            event = StreamDataReceived(b"".join(parts), event.end_stream, event.stream_id)
+        self.told.append(event)
 
     def take_events(self) -> list[QuicEvent]:
         """What happened on streams up to the last `look`."""
@@ -237,7 +256,7 @@ class QuicCore(QuicConnection):
     def open_stream(self) -> int:
         """Take the next stream; nothing is sent."""
         number: int = self.get_next_available_stream_id()
-        self._get_or_create_stream_for_send(number)
+        receiver_of(self._get_or_create_stream_for_send(number))
         return number
 
     def room(self, stream_id: int) -> int:
@@ -261,10 +280,9 @@ class QuicCore(QuicConnection):
     def consumed(self, stream_id: int, count: int) -> bool:
         """The application took so many bytes; True when the peer should be told of its new credit."""
         stream = self._streams.get(stream_id)
-        self._released += count
-        due = self._connection_credit() - self._local_max_data.sent > CONNECTION_WINDOW // 2
+        due = self.dropped(count)
         if stream is not None and not stream.receiver.is_finished:
-            receiver = self._receiver(stream)
+            receiver = receiver_of(stream)
             receiver.consumed += count
             grant = receiver.consumed + STREAM_WINDOW
             if grant - stream.max_stream_data_local_sent > STREAM_WINDOW // 2:
@@ -272,18 +290,33 @@ class QuicCore(QuicConnection):
                 due = True
         return due
 
-    def dropped(self, count: int) -> None:
-        """So many bytes that came will never be read: their stream is over."""
+    def dropped(self, count: int) -> bool:
+        """So many bytes that came will never be read: their stream is over. Returns what `consumed` does."""
         self._released += count
+        return self._connection_credit() - self._local_max_data.sent > CONNECTION_WINDOW // 2
 
     def stop_reading(self, stream_id: int, code: int) -> None:
         """Tell the peer that nobody reads the stream any more."""
         if stream_id in self._streams:
             self.stop_stream(stream_id, code)
 
+    @property
+    def closing(self) -> bool:
+        """True once we have said that the connection ends."""
+        return bool(self._state is QuicConnectionState.CLOSING)
+
+    @property
+    def closing_seconds(self) -> float:
+        """How long the peer may go on before it has heard the end. RFC 9000, 10.2."""
+        return 3 * self._loss.get_probe_timeout()
+
+    def silent(self, now: float) -> bool:
+        """True when the peer has given no sign for half of the time after which the connection ends by that."""
+        return self._close_at is not None and now >= self._close_at - self._idle_timeout() / 2
+
     def shut(self) -> None:
-        """Close with `last_code`; it leaves with the next datagrams."""
-        self.close(error_code=self.last_code)
+        """Close with `last_code` and `last_word`; it leaves with the next datagrams."""
+        self.close(error_code=self.last_code, reason_phrase=self.last_word)
 
     def end_log(self) -> None:
         """Write the log of the connection, where one was asked for; blocks for as long as the disk takes."""
@@ -292,14 +325,29 @@ class QuicCore(QuicConnection):
                 self._configuration.quic_logger.end_trace(self._quic_logger)
             self._quic_logger = None
 
+    def close(
+        self,
+        error_code: int = QuicErrorCode.NO_ERROR,
+        frame_type: int | None = None,
+        reason_phrase: str = "",
+    ) -> None:
+        """As the library's, with words that fit into a datagram: it fails when they do not."""
+        super().close(error_code, frame_type, reason_phrase[:MAX_REASON])
+
     # --- the handshake
+
+    def _receive_retry_packet(self, header: QuicHeader, packet_without_tag: bytes, now: float) -> None:
+        """As the library's, which could send nothing at all with a token that leaves no room beside it."""
+        if len(header.token) <= MAX_TOKEN:
+            super()._receive_retry_packet(header, packet_without_tag, now)
 
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
         context = self.tls
         context._request_client_certificate = not self._is_client
+        context._supported_groups = list(_GROUPS)
         # The library leaves no other place to judge certificates as libp2p does; test_private.py sees it move.
-        context._set_peer_certificate = self._judge  # type: ignore[method-assign]
+        context._set_peer_certificate = self._judge  # type: ignore[method-assign]  # a method is replaced
         if not self._is_client:
             handle = context._server_handle_certificate
 
@@ -309,7 +357,7 @@ class QuicCore(QuicConnection):
                     raise self._refuses(TlsError("the peer showed no certificate"), _CERTIFICATE_REQUIRED)
 
             # As above: an empty certificate is not judged at all.
-            context._server_handle_certificate = handle_certificate  # type: ignore[method-assign,assignment]
+            context._server_handle_certificate = handle_certificate  # type: ignore[method-assign,assignment]  # and typed alike
         for stream in self._crypto_streams.values():
             stream.receiver = Receiver(None, MAX_CRYPTO)
 
@@ -337,6 +385,7 @@ class QuicCore(QuicConnection):
             self.refusal = TlsError("the peer agreed to nothing in ALPN" if alpn != ALPN else "the peer proved nothing")
             self.close(error_code=QuicErrorCode.PROTOCOL_VIOLATION, reason_phrase=str(self.refusal))
             return
+        self._remote_preferred_address = None  # a peer is where it was dialled: no gater was asked about elsewhere
         self.done = True
 
     # --- credit
@@ -383,20 +432,6 @@ class QuicCore(QuicConnection):
                 self._quic_logger.encode_max_stream_data_frame(stream.max_stream_data_local, stream.stream_id or 0)
             )
 
-    # --- reassembly
-
-    def _get_or_create_stream(self, frame_type: int, stream_id: int) -> QuicStream:
-        stream = super()._get_or_create_stream(frame_type, stream_id)
-        self._receiver(stream)
-        return stream
-
-    def _receiver(self, stream: QuicStream) -> Receiver:
-        """Ours, in place of the library's, before anything came."""
-        receiver = stream.receiver
-        if not isinstance(receiver, Receiver):
-            receiver = stream.receiver = Receiver(stream.stream_id, STREAM_WINDOW)
-        return receiver
-
 
 class _Quiet(logging.LoggerAdapter[logging.Logger]):
     """What the library would warn of is what peers do: nobody else's log grows by it."""
@@ -404,76 +439,3 @@ class _Quiet(logging.LoggerAdapter[logging.Logger]):
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         """At most as a detail."""
         super().log(min(level, logging.DEBUG), msg, *args, **kwargs)
-
-
-class Receiver(QuicStreamReceiver):
-    """Puts a stream together from pieces, each held as it came: no gap costs memory, and too many pieces end it."""
-
-    def __init__(self, stream_id: int | None, most: int) -> None:
-        super().__init__(stream_id=stream_id, readable=True)
-        self.consumed = 0
-        self.delivered = 0
-        self._most = most
-        self._offsets: list[int] = []  # where pieces begin, ascending
-        self._pieces: dict[int, bytes] = {}
-        self._held = 0
-
-    @property
-    def missing(self) -> int:
-        """Bytes that counted against the peer's credit and will never come: the stream was reset."""
-        return int(self.highest_offset) - self.delivered
-
-    def handle_frame(self, frame: QuicStreamFrame) -> StreamDataReceived | None:
-        """Data that is in order now, or None. Raises `FinalSizeError`, `QuicConnectionError` over a bound."""
-        end = frame.offset + len(frame.data)
-        self._check_size(end, frame.fin)
-        if self.is_finished:
-            return None
-        data = self._in_order(frame.offset, frame.data)
-        ended = self._buffer_start == self._final_size
-        self.is_finished = ended
-        if not data and not ended:
-            return None
-        self.delivered += len(data)
-        return StreamDataReceived(data=data, end_stream=ended, stream_id=self._stream_id or 0)
-
-    def _check_size(self, end: int, fin: bool) -> None:
-        if self._final_size is not None and (end > self._final_size or (fin and end != self._final_size)):
-            raise FinalSizeError("data beyond the final size")
-        if fin:
-            if end < self.highest_offset:
-                raise FinalSizeError("data beyond the final size")
-            self._final_size = end
-        self.highest_offset = max(self.highest_offset, end)
-
-    def _in_order(self, offset: int, data: bytes) -> bytes:
-        start = self._buffer_start
-        if offset > start:
-            self._hold(offset, data)
-            return b""
-        parts = [data[start - offset :]]
-        start += len(parts[0])
-        while self._offsets and self._offsets[0] <= start:
-            at = self._offsets.pop(0)
-            piece = self._pieces.pop(at)
-            self._held -= len(piece)
-            parts.append(piece[start - at :])
-            start += len(parts[-1])
-        self._buffer_start = start
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def _hold(self, offset: int, data: bytes) -> None:
-        """Keep a piece from beyond a gap; the longer one of two that begin at the same place."""
-        known = self._pieces.get(offset)
-        if not data or (known is not None and len(known) >= len(data)):
-            return
-        if known is None:
-            self._offsets.insert(bisect_left(self._offsets, offset), offset)
-        self._pieces[offset] = data
-        self._held += len(data) - len(known or b"")
-        if len(self._offsets) > MAX_FRAGMENTS or self._held > 2 * self._most:
-            raise QuicConnectionError(
-                error_code=QuicErrorCode.INTERNAL_ERROR,
-                frame_type=QuicFrameType.STREAM_BASE,
-                reason_phrase="too many pieces out of order",
-            )

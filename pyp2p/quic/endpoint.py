@@ -14,6 +14,7 @@ import logging
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Final
 
 import trio
@@ -25,22 +26,26 @@ from aioquic.quic.packet import (
 )
 from aioquic.quic.retry import QuicRetryTokenHandler
 
-from pyp2p.errors import describe
+from pyp2p.errors import describe, printable
 from pyp2p.io.guard import call_guarded
 from pyp2p.io.stream import RawStream
 from pyp2p.io.udp import DatagramSocket
 from pyp2p.io.udp import Endpoint as Place
 from pyp2p.peer.id import PeerId
 from pyp2p.quic.base import Counts
-from pyp2p.quic.core import CID_LENGTH, QuicCore, Settings, header_of, refusal
+from pyp2p.quic.core import QuicCore, Settings, header_of, refusal
 from pyp2p.quic.muxer import QuicMuxer
+from pyp2p.quic.packets import CID_LENGTH
 
 logger = logging.getLogger("pyp2p.quic")
 
 BACKLOG: Final = 128  # new connections that wait for `accept`; further ones are not answered
 RETRY_ABOVE: Final = 32  # connections in their handshake: more have to prove their address first
+PARTING: Final = 1024  # connections that are over, whose end may have to be said again
 _HELD: Final = 16  # datagrams of a connection that waits for its place
+_TIMERS: Final = 16  # that are up, until the socket has its turn: what waits there may be what they miss
 _SMALLEST: Final = 1200  # bytes of a datagram that may begin a connection (RFC 9000, 14.1)
+_AMPLIFIED: Final = 3  # times what came may go to an address that has proven nothing (RFC 9000, 8.1)
 _LATE: Final = 1e-6  # seconds: exactly at the time of a loss the library's sums of floats may fall short of it
 _LONG, _TYPE, _INITIAL = 0x80, 0x30, 0x00
 
@@ -72,6 +77,9 @@ class Wire(RawStream):
         self.timers: list[float] = []  # that are set, the next one last
         self.counts: Counts = _Counts()
         self.closed = False
+        self.end: list[tuple[bytes, Place]] = []  # the datagrams that said it, when it was ours to say
+        self.late = 0  # datagrams that came after it
+        self.parts_at = 0.0  # when no more are to be expected
         self._news = False
         self._flushing = False
         self._said_last = False
@@ -135,7 +143,9 @@ class Wire(RawStream):
             return "the connection is over"
         if end.error_code == QuicErrorCode.CONNECTION_REFUSED:
             return "the peer takes no connection now"
-        return f"{end.reason_phrase or 'closed'} (code {end.error_code:#x})"
+        if end.error_code == QuicErrorCode.INTERNAL_ERROR and end.reason_phrase == "Idle timeout":
+            return "the peer has given no sign for too long"
+        return f"{printable(end.reason_phrase) or 'closed'} (code {end.error_code:#x})"
 
     # --- trio's contract
 
@@ -235,6 +245,7 @@ class Endpoint:
         self._wires: dict[bytes, Wire] = {}
         self._all: dict[Wire, None] = {}
         self._half_open: dict[Wire, None] = {}
+        self._parting: dict[Wire, None] = {}
         self._waiting: deque[Wire] = deque()
         self._accepting = trio.lowlevel.ParkingLot()
         self._timers: list[tuple[float, int, Wire]] = []
@@ -253,21 +264,29 @@ class Endpoint:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._keep_time)
                     task_status.started()
-                    while True:
-                        self._take(await self.socket.receive_many())
-        except trio.ClosedResourceError:
-            pass
+                    with suppress(trio.ClosedResourceError):  # closed while a datagram was on its way to us
+                        while True:
+                            self._take(await self.socket.receive_many())
+                    nursery.cancel_scope.cancel()
         finally:
+            for wire in list(self._all):  # when cancelled: whoever owns them could tell nobody any more
+                wire.close()
             self.socket.close()
 
     async def _keep_time(self) -> None:
         while True:
             now = trio.current_time()
-            while self._timers and self._timers[0][0] <= now:
+            for _ in range(_TIMERS):
+                if not self._timers or self._timers[0][0] > now:
+                    break
                 wire = heapq.heappop(self._timers)[2]
                 wire.timers.pop()
                 if wire.core is not None:
                     self._time_is_up(wire, wire.core, now)
+                elif wire.closed and wire.parts_at > now:
+                    self._set_timer(wire, wire.parts_at)  # this one was set while the connection lived
+                elif wire.closed:
+                    self._part(wire)
             self._sleeping_until = self._timers[0][0] if self._timers else float("inf")
             self._earlier = trio.Event()
             with trio.move_on_at(self._sleeping_until):
@@ -275,7 +294,7 @@ class Endpoint:
 
     def _time_is_up(self, wire: Wire, core: QuicCore, now: float) -> None:
         due = core.get_timer()
-        if due is not None and due > now:  # it has moved on since it was set
+        if due is None or due > now:  # the connection is over, or its timer has moved on since it was set
             self._set_timer(wire, due)
             return
         error = call_guarded(core.handle_timer, now + _LATE)
@@ -303,6 +322,9 @@ class Endpoint:
         for data, place in datagrams:
             wire = self._whose(data, place)
             if wire is None:
+                continue
+            if wire.closed:
+                self._say_again(wire, data)
                 continue
             wire.counts.bytes_in += len(data)
             if wire.held is not None:
@@ -343,24 +365,18 @@ class Endpoint:
         )
 
     def _new(self, data: bytes, place: Place) -> Wire | None:
-        """A connection that somebody begins; None when it has to show first that it is there."""
+        """A connection that somebody begins; None when it has to show first that it is there. RFC 9000, 8.1.3."""
         try:
             header = header_of(data)
         except ValueError:
             return None
         original, retry_cid = header.destination_cid, None
-        if header.token:
-            try:
-                original = self._retry.validate_token(
-                    address=place,
-                    destination_cid=header.destination_cid,
-                    token=header.token,
-                    now=trio.current_time(),
-                )
-            except ValueError:
-                return None
+        with suppress(ValueError):  # no token, or none of ours: deployed diallers show one server's to another
+            original = self._retry.validate_token(
+                address=place, destination_cid=header.destination_cid, token=header.token, now=trio.current_time()
+            )
             retry_cid = header.destination_cid
-        elif len(self._half_open) >= RETRY_ABOVE:
+        if retry_cid is None and len(self._half_open) >= RETRY_ABOVE:
             self._ask_again(header.source_cid, header.destination_cid, place)
             return None
         if len(self._waiting) >= BACKLOG:
@@ -408,6 +424,8 @@ class Endpoint:
         self.know(wire, core.host_cid)
         core.connect(place, trio.current_time())
         self.settle(wire)
+        if self.socket.trouble:
+            wire.broken = f"the system can send nothing there: {self.socket.trouble}"
         return wire
 
     def answer(self, wire: Wire) -> QuicCore:
@@ -434,11 +452,17 @@ class Endpoint:
         core = wire.core
         if core is None or wire.closed or wire.broken:
             return
+        error = call_guarded(self._settle, wire, core)
+        if error is not None:
+            self._crashed(wire, error)
+
+    def _settle(self, wire: Wire, core: QuicCore) -> None:
         now = trio.current_time()
         core.look()  # before sending: then the library forgets streams that are over
-        for data, place in core.datagrams_to_send(now):
-            wire.counts.bytes_out += len(data)
-            self.socket.send_to(data, place)
+        datagrams = core.datagrams_to_send(now)
+        wire.counts.bytes_out += self._send(datagrams)
+        if core.closing and datagrams:
+            wire.end = datagrams
         self._set_timer(wire, core.get_timer())
         core.look()
         for ours, cid in core.take_cids():
@@ -450,6 +474,15 @@ class Endpoint:
             self._half_open.pop(wire, None)
         wire.tell_if_new(core)
 
+    def _send(self, datagrams: list[tuple[bytes, Place]]) -> int:
+        """Send all, and return how many bytes they are."""
+        count = 0
+        for place, several in itertools.groupby(datagrams, key=itemgetter(1)):
+            run = [data for data, _ in several]
+            count += sum(map(len, run))
+            self.socket.send_many(run, place)
+        return count
+
     def _set_timer(self, wire: Wire, at: float | None) -> None:
         if at is None or (wire.timers and wire.timers[-1] <= at):
             return  # it is looked at before that anyway
@@ -459,15 +492,34 @@ class Endpoint:
             self._earlier.set()
 
     def forget(self, wire: Wire) -> None:
-        """The connection is over: nothing of it stays."""
-        for cid in wire.cids:
-            self._wires.pop(cid, None)
-        wire.cids.clear()
-        if wire.core is not None:
-            wire.core.end_log()
+        """The connection is over. Its ids stay a while, when the peer may not have heard that: RFC 9000, 10.2.1."""
+        core = wire.core
+        if core is not None:
+            core.end_log()
+            if wire.end:
+                wire.parts_at = trio.current_time() + core.closing_seconds
+                self._set_timer(wire, wire.parts_at)
+                self._parting[wire] = None
         wire.core = wire.muxer = wire.held = None  # an entry among the timers may still know it for a while
         self._half_open.pop(wire, None)
         self._all.pop(wire, None)
+        if not wire.end:
+            self._part(wire)
+        elif len(self._parting) > PARTING:
+            self._part(next(iter(self._parting)))
+
+    def _say_again(self, wire: Wire, data: bytes) -> None:
+        """Tell a peer that goes on that the connection is over: ever less often, and no more than it sends."""
+        wire.late += 1
+        if wire.late & (wire.late - 1) == 0 and sum(len(each) for each, _ in wire.end) <= len(data) * _AMPLIFIED:
+            self._send(wire.end)
+
+    def _part(self, wire: Wire) -> None:
+        """Nothing of a connection stays."""
+        for cid in wire.cids:
+            self._wires.pop(cid, None)
+        wire.cids.clear()
+        self._parting.pop(wire, None)
         self._end_if_over()
 
     def stop_listening(self) -> None:
@@ -479,7 +531,7 @@ class Endpoint:
         self._end_if_over()
 
     def _end_if_over(self) -> None:
-        if not self.listening and not self._all:
+        if not self.listening and not self._all and not self._parting:
             self.closed = True
             self._scope.cancel()
             self.socket.close()

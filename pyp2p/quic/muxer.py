@@ -8,6 +8,8 @@ stream that it closes.
 
 from __future__ import annotations
 
+from typing import cast
+
 from aioquic.quic.events import PingAcknowledged, StopSendingReceived, StreamDataReceived, StreamReset
 
 from pyp2p.errors import LimitExceeded, LocalProtocolError
@@ -16,6 +18,16 @@ from pyp2p.muxers.bounds import RapidReset
 from pyp2p.quic.core import QuicCore
 
 _PINGS = 8  # whose answers are waited for
+
+
+class QuicStream(SubStream):
+    """A stream, with the bytes that were told of it and not taken: the connection's window is short of them."""
+
+    __slots__ = ("unread",)
+
+    def __init__(self, stream_id: int, inbound: bool) -> None:
+        super().__init__(stream_id, inbound)
+        self.unread = 0
 
 
 class QuicMuxer:
@@ -28,7 +40,7 @@ class QuicMuxer:
 
     def __init__(self, core: QuicCore, limits: MuxerLimits, now: float) -> None:
         self._core = core
-        self._streams: dict[int, SubStream] = {}
+        self._streams: dict[int, QuicStream] = {}
         self._highest = -4 + core.client  # of the peer's streams that are known
         self._skipped: set[int] = set()  # of those below, whose first bytes have not come
         self._full: dict[SubStream, None] = {}  # senders that wait for room
@@ -70,9 +82,10 @@ class QuicMuxer:
     def _on_data(self, event: StreamDataReceived, found: list[MuxEvent]) -> None:
         sub = self._sub(event.stream_id, found)
         if sub is None:
-            self._core.dropped(len(event.data))
+            self._dirty |= self._core.dropped(len(event.data))
             return
         if event.data:
+            sub.unread += len(event.data)
             found.append(Data(sub, event.data))
         if event.end_stream:
             sub.fin_received = True
@@ -104,7 +117,7 @@ class QuicMuxer:
         code = self._stops.get(sub)
         return self._core.stopped(sub.id) if code is None else code
 
-    def _sub(self, number: int, found: list[MuxEvent]) -> SubStream | None:
+    def _sub(self, number: int, found: list[MuxEvent]) -> QuicStream | None:
         """The stream of a number, None for one that is over; one of the peer's that is new is opened."""
         sub = self._streams.get(number)
         if sub is not None or number % 4 != int(self._core.client):
@@ -115,7 +128,7 @@ class QuicMuxer:
         elif number not in self._skipped:
             return None
         self._skipped.discard(number)
-        sub = self._streams[number] = SubStream(number, inbound=True)
+        sub = self._streams[number] = QuicStream(number, inbound=True)
         found.append(Opened(sub))
         return sub
 
@@ -133,7 +146,7 @@ class QuicMuxer:
         if not self._core.can_open:
             self._wants_stream = True
             raise LimitExceeded("max_outbound_unacked", "the peer allows no further stream now")
-        sub = SubStream(self._core.open_stream(), inbound=False)
+        sub = QuicStream(self._core.open_stream(), inbound=False)
         self._streams[sub.id] = sub
         return sub
 
@@ -163,6 +176,9 @@ class QuicMuxer:
 
     def consumed(self, sub: SubStream, count: int, now: float) -> bool:
         """See `Muxer.consumed`."""
+        stream = cast(QuicStream, sub)
+        count = min(count, stream.unread)  # what was given up is not counted again
+        stream.unread -= count
         due = self._core.consumed(sub.id, count)
         self._dirty |= due
         return due
@@ -181,7 +197,10 @@ class QuicMuxer:
         self._forget_if_over(sub)
 
     def reset(self, sub: SubStream, code: int = 0) -> None:
-        """See `Muxer.reset`."""
+        """See `Muxer.reset`. What was not read is given up: the other streams get its part of the window back."""
+        stream = cast(QuicStream, sub)
+        self._dirty |= self._core.dropped(stream.unread)
+        stream.unread = 0
         if sub.reset_code is not None or (sub.fin_sent and sub.fin_received):
             return
         if not sub.fin_sent:
@@ -215,11 +234,11 @@ class QuicMuxer:
         self._core.send_ping(self._pinged)
         self._dirty = True
 
-    def goaway(self, code: int) -> None:
-        """QUIC has none before the end itself, which then carries `code`."""
+    def goaway(self, code: int, word: str = "") -> None:
+        """QUIC has none before the end itself, which then carries both."""
         if not self._over:
             self._over = True
-            self._core.last_code = code
+            self._core.last_code, self._core.last_word = code, word
 
     @property
     def pending(self) -> int:
@@ -237,5 +256,7 @@ class QuicMuxer:
         """Nothing is reserved: what the application leaves unread is bounded by the connection's window."""
 
     def tick(self, now: float) -> list[MuxEvent]:
-        """Nothing is due: the core has timers of its own."""
+        """Ask a peer that is silent for a sign of life, once: what is lost the core repeats. RFC 9000, 10.1.2."""
+        if not self._pings and self._core.silent(now):
+            self.ping(now)
         return []

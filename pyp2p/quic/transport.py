@@ -25,7 +25,7 @@ from pyp2p.peer.keys import Identity
 from pyp2p.peer.publickey import PublicKey
 from pyp2p.platform import Platform
 from pyp2p.quic.base import Counts, MuxedConn
-from pyp2p.quic.core import DATAGRAM, KeyLog, QuicCore, Settings
+from pyp2p.quic.core import ALPN, DATAGRAM, KeyLog, QuicCore, Settings
 from pyp2p.quic.endpoint import Endpoint, Wire
 from pyp2p.quic.muxer import QuicMuxer
 from pyp2p.security.base import SecureChannel
@@ -73,14 +73,17 @@ class QuicSession:
 
     async def secure(self, expect: PeerId | None, trace: Trace) -> SecureChannel:
         """See `Session.secure`."""
-        wire = self._wire
-        trace.begin(Stage.HANDSHAKE, SECURITY, trio.current_time())
-        trace.current.waits += 1
+        wire, connect = self._wire, trace.current
+        if wire.core is not None:  # we dialled: the first datagrams each way were of that step
+            connect.bytes_in, connect.bytes_out = wire.counts.bytes_in, wire.counts.bytes_out
+        step = trace.begin(Stage.HANDSHAKE, f"{SECURITY} (ALPN {ALPN})", trio.current_time())
+        step.waits += 1
         wire.begin(expect)
         try:
             await wire.handshaken()
         finally:
-            trace.current.bytes_in, trace.current.bytes_out = wire.counts.bytes_in, wire.counts.bytes_out
+            step.bytes_in = wire.counts.bytes_in - connect.bytes_in
+            step.bytes_out = wire.counts.bytes_out - connect.bytes_out
         core = wire.core
         assert core is not None and core.peer_key is not None
         return QuicChannel(core, core.peer_key)
@@ -174,7 +177,7 @@ class Quic:
         names = tuple(part.name for part in components(address))
         return names in (("ip4", "udp", "quic-v1"), ("ip6", "udp", "quic-v1"))
 
-    async def dial(self, address: Multiaddr) -> MuxedConn:
+    async def dial(self, address: Multiaddr, trace: Trace | None = None) -> MuxedConn:
         """Send the first datagram and wait for an answer; nothing of it is looked at before `secure`."""
         place = _place(address)
         try:

@@ -301,7 +301,7 @@ class Connection:
         """Flush, send the end, wait briefly for theirs: closing with unread input can destroy our last bytes."""
         for sub in self._held_fins.expired(math.inf):
             self.streams[sub].release_fin()
-        self.muxer.goaway(reason.goaway_code)
+        self.muxer.goaway(reason.goaway_code, reason.code)
         self._uncork()
         self._mute = True  # nothing is sealed after the channel's last bytes
         if last := self._channel.close():
@@ -386,7 +386,7 @@ class Connection:
         if isinstance(error, SecurityError):
             self._mute = True  # the channel is dead in both directions: nothing can be said any more
         self.fail(CloseReason("violation", str(error), "peer", code), error)  # first: this is why, not a failed send
-        self.muxer.goaway(code)
+        self.muxer.goaway(code, "violation")
         self._uncork()
 
     def _dispatch(self, plaintexts: list[bytes]) -> None:

@@ -283,7 +283,7 @@ class Outbound:
         seconds = self._config.timeouts.dial_address
         try:
             with trio.fail_after(seconds):
-                raw = await transport.dial(address)
+                raw = await transport.dial(address, trace)
         except trio.TooSlowError:
             raise StageTimeout(Stage.CONNECT, seconds) from None
         except OSError as error:

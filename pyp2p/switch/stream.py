@@ -264,12 +264,14 @@ class MuxedStream(trio.abc.HalfCloseableStream):
             self.connection.muxer.fin(self._sub)
 
     def release_fin(self) -> None:
-        """Queue the end that was held back."""
-        if self._fin_held:
-            self._fin_held = False
-            if self._sub.reset_code is None and self.connection.broken is None:
-                self.connection.muxer.fin(self._sub)
-                self._forget_if_over()
+        """Queue the end that was held back long enough."""
+        self._send_held_fin()
+        self._forget_if_over()
+
+    def _send_held_fin(self) -> None:
+        held, self._fin_held = self._fin_held, False
+        if held and self._sub.reset_code is None and self.connection.broken is None:
+            self.connection.muxer.fin(self._sub)
 
     @property
     def owes_answer(self) -> bool:
@@ -492,7 +494,7 @@ class MuxedStream(trio.abc.HalfCloseableStream):
         if self._sub.inbound:
             self.connection.selected(self)
         else:
-            self.release_fin()
+            self._send_held_fin()  # we are not over by that: the peer's data and end may come with its answer
             self._wake_reader()
         return rest
 

@@ -113,9 +113,10 @@ async def upgrade(
     if isinstance(raw, MuxedConn):
         channel = await raw.session.secure(expect, trace)
         await secured(channel)
-        muxer = raw.session.muxer(stacks.muxer_limits)
-        trace.finish(trio.current_time())
         session = raw.session
+        trace.begin(Stage.MUXER_SELECT, f"{session.muxer_protocol} (early)", trio.current_time())
+        muxer = session.muxer(stacks.muxer_limits)
+        trace.finish(trio.current_time())
         return Upgraded(raw, channel, session.security, muxer, session.muxer_protocol, None, b"", b"", trace)
     channel, security, leftover, unsent = await _secure(raw, stacks, expect, trace)
     await secured(channel)

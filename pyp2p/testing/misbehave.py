@@ -25,7 +25,7 @@ from pyp2p.peer.id import PeerId
 from pyp2p.peer.keys import Identity
 from pyp2p.platform import Platform
 from pyp2p.security.base import SecureChannel, Security
-from pyp2p.trace import Stage
+from pyp2p.trace import Stage, Trace
 from pyp2p.transports.base import Listener, RawConn, Transport
 
 STAGES = (Stage.CONNECT, Stage.SECURITY_SELECT, Stage.HANDSHAKE, Stage.MUXER_SELECT, Stage.IDENTIFY)
@@ -188,9 +188,9 @@ class MisbehavingTransport:
         """As the transport underneath."""
         return self._transport.handles(address)
 
-    async def dial(self, address: Multiaddr) -> RawConn:
+    async def dial(self, address: Multiaddr, trace: Trace | None = None) -> RawConn:
         """As the transport underneath."""
-        return _wrapped(await self._transport.dial(address), self._plan)
+        return _wrapped(await self._transport.dial(address, trace), self._plan)
 
     async def listen(self, address: Multiaddr) -> Listener:
         """As the transport underneath."""

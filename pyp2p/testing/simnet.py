@@ -31,6 +31,7 @@ from pyp2p.io.udp import Endpoint
 from pyp2p.peer.address import AddressKind, components, parse_multiaddr
 from pyp2p.testing.simlink import Flow, Link, LinkQuality, Schedule, TraceLog, flow_pair
 from pyp2p.testing.simudp import SimUdpSocket
+from pyp2p.trace import Trace
 from pyp2p.transports.base import RawConn
 from pyp2p.transports.pipe import AcceptQueue, Pipe, PipeStream
 
@@ -136,7 +137,7 @@ class SimTransport:
         """True for a numeric IP address and a TCP port."""
         return [part.name for part in components(address)] in (["ip4", "tcp"], ["ip6", "tcp"])
 
-    async def dial(self, address: Multiaddr) -> RawConn:
+    async def dial(self, address: Multiaddr, trace: Trace | None = None) -> RawConn:
         """Connect, which takes one round trip; see `Transport.dial`. Where a link is cut there is no answer ever."""
         await trio.lowlevel.checkpoint()
         return await self._host.net.connect(self._host, address)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import trio
 
@@ -18,6 +18,7 @@ class SimUdpSocket:
     def __init__(self, local: Endpoint, carry: Callable[[bytes, Endpoint], None], release: Callable[[], None]) -> None:
         self.local = local
         self.dropped = 0
+        self.trouble = ""
         self._carry = carry
         self._release = release
         self._queue: deque[tuple[bytes, Endpoint]] = deque()
@@ -31,6 +32,11 @@ class SimUdpSocket:
             return False
         self._carry(data, to)
         return True
+
+    def send_many(self, datagrams: Sequence[bytes], to: Endpoint) -> None:
+        """As `send_to` for each."""
+        for data in datagrams:
+            self.send_to(data, to)
 
     def arrive(self, data: bytes, sender: Endpoint) -> None:
         """A datagram is there; lost when too many wait."""

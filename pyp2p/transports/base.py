@@ -10,6 +10,7 @@ from multiaddr import Multiaddr
 from pyp2p.io.handshake import Direction
 from pyp2p.io.stream import RawStream
 from pyp2p.peer.address import AddressKind
+from pyp2p.trace import Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +57,11 @@ class Transport(Protocol):
         """True when `dial` and `listen` understand this address (its form; nothing is tried). No `/p2p` part."""
         ...
 
-    async def dial(self, address: Multiaddr) -> RawConn:
-        """Open a connection. Raises `ConnectFailed`; cancellation closes what was half open."""
+    async def dial(self, address: Multiaddr, trace: Trace | None = None) -> RawConn:
+        """Open a connection. Raises `ConnectFailed`; cancellation closes what was half open.
+
+        The first round trip is the caller's step of `trace`; for what takes more the transport begins others there.
+        """
         ...
 
     async def listen(self, address: Multiaddr) -> Listener:

@@ -13,6 +13,7 @@ from multiaddr import Multiaddr
 from pyp2p.errors import ConnectFailed
 from pyp2p.io.handshake import Direction
 from pyp2p.peer.address import AddressKind, components, parse_multiaddr
+from pyp2p.trace import Trace
 from pyp2p.transports.base import RawConn
 from pyp2p.transports.pipe import CAPACITY, AcceptQueue, pipe_pair
 
@@ -71,7 +72,7 @@ class Memory:
         """True for `/memory/N` and nothing after it."""
         return [component.name for component in components(address)] == ["memory"]
 
-    async def dial(self, address: Multiaddr) -> RawConn:
+    async def dial(self, address: Multiaddr, trace: Trace | None = None) -> RawConn:
         """Connect to a port of the hub; see `Transport.dial`."""
         await trio.lowlevel.checkpoint()
         listener = self._hub.listeners.get(_port(address))

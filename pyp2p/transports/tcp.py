@@ -19,6 +19,7 @@ from pyp2p.errors import ConnectFailed
 from pyp2p.io.handshake import READ_SIZE, Direction
 from pyp2p.io.stream import RawStream
 from pyp2p.peer.address import AddressKind, components, parse_multiaddr
+from pyp2p.trace import Trace
 from pyp2p.transports.base import RawConn
 
 BACKLOG = 1024  # connections that the kernel completes before we accept them; the kernel caps it further
@@ -284,7 +285,7 @@ class Tcp:
         names = tuple(component.name for component in components(address))
         return names in {("ip4", "tcp"), ("ip6", "tcp"), ("ip6zone", "ip6", "tcp")}
 
-    async def dial(self, address: Multiaddr) -> RawConn:
+    async def dial(self, address: Multiaddr, trace: Trace | None = None) -> RawConn:
         """Connect; see `Transport.dial`. Any deadline but the operating system's own is the caller's."""
         try:
             family, target, _ = _socket_address(address)

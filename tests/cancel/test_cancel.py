@@ -11,13 +11,14 @@ import trio.testing
 
 from pyp2p.errors import DialFailed
 from pyp2p.io.handshake import Direction
-from pyp2p.peer.address import AddressKind, parse_multiaddr, with_peer
+from pyp2p.peer.address import AddressKind, with_peer
 from pyp2p.peer.keys import Identity
-from pyp2p.quic.transport import Quic
+from pyp2p.security.noise import Noise
+from pyp2p.security.tls import Tls
 from pyp2p.switch.switch import Switch, open_switch
 from pyp2p.testing import LinkQuality, Sim, run_sim
-from pyp2p.testing.simnet import SimHost
 from tests.cancel.steps import CancelAt
+from tests.hostile.arena import Way, over_quic, over_tcp, over_ws
 
 pytestmark = pytest.mark.hostile
 
@@ -130,20 +131,15 @@ async def sink(stream) -> None:
         pass
 
 
-def quic(host: SimHost) -> Quic:
-    """The transport of a simulated host, which has no wildcard addresses."""
-    return Quic(bind=lambda ip, port: host.bind_udp(None if ip == "0.0.0.0" else ip, port))
-
-
-async def scene(sim: Sim, operation, step: int, over_quic: bool = False) -> bool:
+async def scene(sim: Sim, operation, step: int, way: Way = over_tcp, security=Noise) -> bool:
     """Cancel `operation` after `step` task steps; True when it completed before that."""
     sim.net.quality = LinkQuality(latency=0.01)
-    near, host = sim.net.host("a"), sim.net.host("b")
-    where = parse_multiaddr(f"/ip4/{host.ips[0]}/udp/4001/quic-v1") if over_quic else host.address()
-    transports = [quic(each) if over_quic else each.transport for each in (near, host)]
+    near = sim.net.host("a")
+    (ours, _), (theirs, where) = way(near), way(sim.net.host("b"))
+    secured = {"securities": [security()]}
     async with (
-        open_switch(transports=transports[:1], platform=sim.platform("a")) as a,
-        open_switch(listen=[where], transports=transports[1:], platform=sim.platform("b")) as b,
+        open_switch(transports=[ours], platform=sim.platform("a"), **secured) as a,
+        open_switch(listen=[where], transports=[theirs], platform=sim.platform("b"), **secured) as b,
     ):
         b.mount(ECHO, echo)
         b.mount("/sink/1.0.0", sink)
@@ -189,26 +185,33 @@ def test_hostile_093_cancelled_at_every_step(operation) -> None:
 )
 def test_hostile_093_cancelled_at_every_step_over_quic(operation) -> None:
     for step in range(1, STEPS):
-        if run_sim(scene, 1, operation, step, True):
+        if run_sim(scene, 1, operation, step, over_quic):
             assert step > 3
             return
     pytest.fail(f"{operation.__name__} takes more than {STEPS} steps")
 
 
-async def stop_while_it_is_dialled(sim: Sim, step: int) -> bool:
+@pytest.mark.parametrize("operation", [dial_and_talk, dial_and_send_in_bulk], ids=lambda o: o.__name__)
+def test_hostile_093_cancelled_at_every_step_over_websocket_and_tls(operation) -> None:
+    for step in range(1, STEPS):
+        if run_sim(scene, 1, operation, step, over_ws, Tls):
+            assert step > 3
+            return
+    pytest.fail(f"{operation.__name__} takes more than {STEPS} steps")
+
+
+async def stop_while_it_is_dialled(sim: Sim, step: int, way: Way) -> bool:
     """The listening switch is cancelled as a whole while somebody dials it."""
-    host = sim.net.host("b")
+    (ours, _), (theirs, where) = way(sim.net.host("a")), way(sim.net.host("b"))
     identity = Identity.generate(entropy=sim.platform("b").entropy)
-    address = with_peer(host.address(), identity.peer)
+    address = with_peer(where, identity.peer)
     completed = False
-    async with open_switch(transports=[sim.net.host("a").transport], platform=sim.platform("a")) as a:
+    async with open_switch(transports=[ours], platform=sim.platform("a")) as a:
         before = state(a)
 
         async def listening(task_status=trio.TASK_STATUS_IGNORED) -> None:
             with trio.CancelScope() as scope:
-                async with open_switch(
-                    identity, listen=[host.address()], transports=[host.transport], platform=sim.platform("b")
-                ) as b:
+                async with open_switch(identity, listen=[where], transports=[theirs], platform=sim.platform("b")) as b:
                     b.mount(ECHO, echo)
                     task_status.started(scope)
                     await trio.sleep_forever()
@@ -233,9 +236,10 @@ async def stop_while_it_is_dialled(sim: Sim, step: int) -> bool:
     return completed
 
 
-def test_hostile_093_a_switch_cancelled_at_every_step_of_an_inbound_connection() -> None:
+@pytest.mark.parametrize("way", [over_tcp, over_ws, over_quic], ids=["tcp", "ws", "quic"])
+def test_hostile_093_a_switch_cancelled_at_every_step_of_an_inbound_connection(way: Way) -> None:
     for step in range(1, STEPS):
-        if run_sim(stop_while_it_is_dialled, 1, step):
+        if run_sim(stop_while_it_is_dialled, 1, step, way):
             assert step > 20
             return
     pytest.fail("too many steps")

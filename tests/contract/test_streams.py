@@ -6,7 +6,7 @@ import trio
 from pyp2p.muxers.base import MuxerLimits
 from pyp2p.switch.stream import StreamReset
 from pyp2p.testing.contract import check_stream
-from tests.contract.stacks import STACKS, Ends, connected
+from tests.contract.stacks import PROTOCOL, STACKS, Ends, connected
 
 pytestmark = pytest.mark.parametrize("stack", STACKS, ids=lambda stack: stack.name)
 
@@ -52,6 +52,24 @@ async def test_request_and_answer_by_half_close(stack):
             await far.send_all(b"answer")
             await far.send_eof()
             assert await read_all(near) == b"answer"
+        await settled(ends)
+
+
+async def test_an_answer_with_data_and_end_in_one_read_is_read_whole(stack):
+    """Our own end waits for the answer to our proposal: when it leaves, data that came with the answer still counts."""
+    async with connected(stack) as ends:
+        near = await ends.dialer.open_stream(PROTOCOL, lazy=True)
+        await near.send_eof()
+        far = await ends.arrived.receive()
+        far.flush_prefix()  # frames of their own in one write, as js-libp2p sends them
+        for part in (b"one", b"two"):
+            assert ends.listener.transmit(far.sub, part, more=True) == len(part)
+        ends.listener.muxer.fin(far.sub)
+        ends.listener.flush()
+        assert await read_all(near) == b"onetwo"
+        assert await read_all(far) == b""
+        await near.aclose()
+        await far.aclose()
         await settled(ends)
 
 

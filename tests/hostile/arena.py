@@ -6,25 +6,72 @@ lines at INFO, and nothing with a traceback above DEBUG.
 """
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
 
 import trio
+from multiaddr import Multiaddr
 
 from pyp2p.io.handshake import Direction, Pipelined, drive
 from pyp2p.multistream.core import Dialer
 from pyp2p.muxers.yamux import Yamux
-from pyp2p.peer.address import with_peer
+from pyp2p.peer.address import parse_multiaddr, with_peer
 from pyp2p.peer.keys import Identity
+from pyp2p.quic.transport import Quic
 from pyp2p.security.noise import Noise
 from pyp2p.switch.config import SwitchConfig
 from pyp2p.switch.switch import Switch, open_switch
 from pyp2p.testing import Sim
+from pyp2p.testing.simnet import SimHost
 from pyp2p.trace import Trace
+from pyp2p.transports.base import RawConn
+from pyp2p.transports.ws import WsListener, _asked
 
 ECHO = "/echo/1.0.0"
 YAMUX = "/yamux/1.0.0"
 FEW_LINES = 50  # at INFO or above, of thousands of refusals: a burst of the log's limiter, and one for each real peer
+
+
+Way = Callable[[SimHost], tuple[Any, Multiaddr]]  # a transport of a host, and where that listens
+
+
+def over_tcp(host: SimHost) -> tuple[Any, Multiaddr]:
+    return host.transport, host.address()
+
+
+def over_quic(host: SimHost) -> tuple[Any, Multiaddr]:
+    """Simulated hosts have no wildcard addresses."""
+    transport = Quic(bind=lambda ip, port: host.bind_udp(None if ip == "0.0.0.0" else ip, port))
+    return transport, parse_multiaddr(f"/ip4/{host.ips[0]}/udp/4001/quic-v1")
+
+
+class SimWs:
+    """WebSocket over a simulated host's streams; the transport itself has those of the operating system."""
+
+    name = "ws"
+
+    def __init__(self, host: SimHost) -> None:
+        self._inner = host.transport
+
+    def handles(self, address: Multiaddr) -> bool:
+        return self._inner.handles(address)
+
+    async def dial(self, address: Multiaddr, trace: Trace | None = None) -> RawConn:
+        raw = await self._inner.dial(address)
+        try:
+            return replace(raw, stream=await _asked(raw.stream, "victim:1", trace or Trace()))
+        except BaseException:
+            await raw.stream.aclose_now()
+            raise
+
+    async def listen(self, address: Multiaddr) -> WsListener:
+        return WsListener(await self._inner.listen(address), "", None)
+
+
+def over_ws(host: SimHost) -> tuple[Any, Multiaddr]:
+    return SimWs(host), host.address()
 
 
 async def echo(stream) -> None:
@@ -106,7 +153,7 @@ class Arena:
 
     @property
     def address(self):
-        return with_peer(self.sim.net.host("victim").address(), self.victim.peer)
+        return with_peer(self.victim.addresses[0], self.victim.peer)
 
     async def check_bystander(self) -> None:
         """An echo over a stream that was open all the time comes back at once (0.25 virtual seconds)."""
@@ -150,7 +197,12 @@ class Arena:
 
 @asynccontextmanager
 async def arena(
-    sim: Sim, config: SwitchConfig | None = None, loud: bool = False, lines: int = FEW_LINES, **options
+    sim: Sim,
+    config: SwitchConfig | None = None,
+    loud: bool = False,
+    lines: int = FEW_LINES,
+    way: Way = over_tcp,
+    **options,
 ) -> AsyncIterator[Arena]:
     """A victim and a bystander; on leaving, the whole oracle. `loud`: warnings may be logged; `lines`: of all kinds."""
     records = Records()
@@ -158,22 +210,22 @@ async def arena(
     level = root.level
     root.addHandler(records)
     root.setLevel(logging.DEBUG)
-    victim_host, bystander_host = sim.net.host("victim"), sim.net.host("bystander")
+    transport, where = way(sim.net.host("victim"))
     try:
         async with (
             open_switch(
-                listen=[victim_host.address()],
-                transports=[victim_host.transport],
+                listen=[where],
+                transports=[transport],
                 platform=sim.platform("victim"),
                 config=config,
                 **options,
             ) as victim,
             open_switch(
-                transports=[bystander_host.transport], muxers=[Yamux()], platform=sim.platform("bystander")
+                transports=[way(sim.net.host("bystander"))[0]], muxers=[Yamux()], platform=sim.platform("bystander")
             ) as bystander,
         ):
             victim.mount(ECHO, echo)
-            await bystander.connect(with_peer(victim_host.address(), victim.peer))
+            await bystander.connect(with_peer(where, victim.peer))
             async with await bystander.open_stream(victim.peer, ECHO) as stream:
                 scene = Arena(sim, victim, bystander, stream)
                 await scene.check_bystander()

@@ -17,7 +17,7 @@ from pyp2p.switch.events import Disconnected
 from pyp2p.switch.stream import StreamReset
 from pyp2p.switch.switch import open_switch
 from pyp2p.testing import LinkQuality, Sim, simulated
-from tests.hostile.arena import ECHO, arena
+from tests.hostile.arena import ECHO, Way, arena, over_quic, over_tcp
 
 pytestmark = pytest.mark.hostile
 
@@ -211,19 +211,25 @@ def _p99(took: list[float]) -> float:
 
 
 @asynccontextmanager
-async def _deaf_scene(sim: Sim, muxer) -> AsyncIterator[tuple[Connection, dict[str, list]]]:
-    """A connection over 100 Mbit/s and 20 ms to a victim with a handler that never reads, and the streams that echo:
-    50 on the same connection, 10 of the bystander."""
+async def _deaf_scene(
+    sim: Sim, muxer, way: Way = over_tcp, wakes: trio.Event | None = None
+) -> AsyncIterator[tuple[Connection, dict[str, list]]]:
+    """A connection over 100 Mbit/s and 20 ms to a victim with a handler that never reads, or not before it `wakes`,
+    and the streams that echo: 50 on the same connection, 10 of the bystander."""
+
+    sleeping = trio.Event() if wakes is None else wakes
 
     async def deaf(stream) -> None:
-        await trio.sleep_forever()
+        await sleeping.wait()
+        async for _ in stream:
+            pass
 
     sim.net.quality = LinkQuality(latency=0.01, bandwidth=12.5e6)
     host = sim.net.host("other")
-    async with arena(sim, muxers=[Yamux(), Mplex()]) as scene, AsyncExitStack() as stack:
+    async with arena(sim, way=way, muxers=[Yamux(), Mplex()]) as scene, AsyncExitStack() as stack:
         scene.victim.mount("/deaf", deaf)
         other = await stack.enter_async_context(
-            open_switch(transports=[host.transport], muxers=[muxer], platform=sim.platform("other"))
+            open_switch(transports=[way(host)[0]], muxers=[muxer], platform=sim.platform("other"))
         )
         connection = await other.connect(scene.address)
         (beside,) = scene.bystander.connections()
@@ -233,20 +239,76 @@ async def _deaf_scene(sim: Sim, muxer) -> AsyncIterator[tuple[Connection, dict[s
         yield connection, groups
 
 
+async def _slows_nobody(connection: Connection, groups: dict[str, list], stuck: int) -> None:
+    baseline = await _steady(groups)
+    blocked = [await connection.open_stream("/deaf") for _ in range(stuck)]
+    with trio.CancelScope() as push:
+        async with trio.open_nursery() as nursery:
+            for stream in blocked:
+                nursery.start_soon(stream.send_all, bytes(64 << 20))
+            took = await _steady(groups)
+            push.cancel()
+    assert push.cancelled_caught  # it was sending all the time
+    for name in groups:
+        assert _p99(took[name]) < 2 * _p99(baseline[name]), name
+
+
 @pytest.mark.slow
 @simulated(seeds=(1,))
 async def test_hostile_028_yamux_a_handler_that_never_reads_slows_nobody(sim: Sim) -> None:
     async with _deaf_scene(sim, Yamux()) as (connection, groups):
-        baseline = await _steady(groups)
-        blocked = await connection.open_stream("/deaf")
-        with trio.CancelScope() as push:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(blocked.send_all, bytes(64 << 20))
-                took = await _steady(groups)
-                push.cancel()
-        assert push.cancelled_caught  # it was sending all the time
-        for name in groups:
-            assert _p99(took[name]) < 2 * _p99(baseline[name]), name
+        await _slows_nobody(connection, groups, 1)
+
+
+@pytest.mark.slow
+@simulated(seeds=(1,))
+async def test_hostile_028_quic_two_handlers_that_never_read_slow_nobody(sim: Sim) -> None:
+    async with _deaf_scene(sim, Yamux(), over_quic) as (connection, groups):
+        await _slows_nobody(connection, groups, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["read", "closed", "reset"])
+@simulated(seeds=(1,))
+async def test_hostile_028_quic_streams_that_fill_the_connections_window_hold_up_that_alone(sim: Sim, end: str) -> None:
+    """QUIC has a window for the whole connection: once that is full of what nobody reads, nothing more comes on any
+    stream of it, until one of them is read, ends or is reset."""
+    wakes = trio.Event()
+    async with _deaf_scene(sim, Yamux(), over_quic, wakes) as (connection, groups):
+        baseline = await _steady({"bystander": groups["bystander"]})
+        (asked,) = groups["same connection"][:1]
+        blocked = [await connection.open_stream("/deaf") for _ in range(4)]
+        async with trio.open_nursery() as nursery:
+            for stream in blocked:
+                nursery.start_soon(_flooded, stream)
+            await trio.sleep(5)
+            took = await _steady({"bystander": groups["bystander"]})
+            assert _p99(took["bystander"]) < 2 * _p99(baseline["bystander"])
+            await asked.send_all(b"hello")
+            with trio.move_on_after(100) as wait:
+                await asked.receive_some()
+            assert wait.cancelled_caught
+            assert connection.is_open  # its heartbeat is no stream's
+            if end == "read":
+                wakes.set()
+            elif end == "closed":
+                for stream in blocked:
+                    await stream.aclose()  # what was sent before is taken and thrown away
+                wakes.set()
+            else:
+                for stream in blocked:
+                    stream.reset()  # what came before that is still to be read
+                wakes.set()
+            with trio.fail_after(5):
+                assert await asked.receive_some() == b"hello"
+            nursery.cancel_scope.cancel()
+        after = await _steady(groups)
+        assert _p99(after["same connection"]) < 0.5
+
+
+async def _flooded(stream) -> None:
+    with suppress(trio.ClosedResourceError, trio.BrokenResourceError, trio.BusyResourceError):
+        await stream.send_all(bytes(2 << 20))
 
 
 @pytest.mark.slow

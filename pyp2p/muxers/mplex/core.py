@@ -330,7 +330,7 @@ class MplexSession:
         """Mplex has no ping: `pings` is False."""
         raise LocalProtocolError("mplex has no ping")
 
-    def goaway(self, code: int) -> None:
+    def goaway(self, code: int, word: str = "") -> None:
         """See `Muxer.goaway`. Mplex has no word for it: only new streams are refused from now on."""
         self._closing = True
 

@@ -452,8 +452,8 @@ class YamuxSession:
         self._ping_sent = now
         self._queue(PING_WORD | SYN, 0, self._ping_value)
 
-    def goaway(self, code: int) -> None:
-        """See `Muxer.goaway`."""
+    def goaway(self, code: int, word: str = "") -> None:
+        """See `Muxer.goaway`; there is no place for words."""
         if not self._goaway_sent:
             self._goaway_sent = True
             self._queue(GO_AWAY_WORD, 0, code)

@@ -1,5 +1,9 @@
 """UDP sockets: many datagrams at once, nothing that the network says ends one; real and simulated ones alike."""
 
+import errno
+import socket
+import sys
+
 import pytest
 import trio
 
@@ -121,3 +125,113 @@ def test_a_socket_is_made_and_closed_outside_of_trio_too() -> None:
     sock = bind_udp("127.0.0.1", 0)
     sock.close()
     bind_udp(*sock.local).close()  # the port is free again
+
+
+async def test_several_datagrams_go_in_their_order_whatever_their_sizes() -> None:
+    a, b = bind_udp("127.0.0.1", 0), bind_udp("127.0.0.1", 0)
+    sizes = [1400] * 150 + [1500] * 60 + [900, 1, 1, 0, 1500, 1400, 1400, 3, 2048, 2048, 5]
+    sent = [bytes([number]) * size for number, size in enumerate(sizes)]
+    a.send_many(sent, b.local)
+    found: list[bytes] = []
+    with trio.fail_after(10):
+        while len(found) < len(sent):
+            found += [data for data, sender in await b.receive_many() if sender == a.local]
+    assert found == sent
+    assert (a.dropped, b.dropped) == (0, 0)
+    a.close()
+    b.close()
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO, errno.EAGAIN, errno.EMSGSIZE])
+async def test_where_the_system_does_not_take_several_they_go_one_by_one(number: int, monkeypatch) -> None:
+    a, b = bind_udp("127.0.0.1", 0), bind_udp("127.0.0.1", 0)
+    tried = []
+
+    class Refusing:
+        def __init__(self, real: socket.socket) -> None:
+            self._real = real
+
+        def sendmsg(self, *_: object) -> int:
+            tried.append(1)
+            raise OSError(number, "no")
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._real, name)
+
+    monkeypatch.setattr(a, "_socket", Refusing(a._socket))
+    monkeypatch.setattr(a, "_segmented", True)
+    for _ in range(2):
+        a.send_many([b"1", b"2", b"3"], b.local)
+    found: list[bytes] = []
+    with trio.fail_after(10):
+        while len(found) < 6:
+            found += [data for data, _ in await b.receive_many()]
+    assert found == [b"1", b"2", b"3"] * 2
+    assert len(tried) == (1 if number == errno.EIO else 2)  # what is of one way alone is tried again
+    a.close()
+    b.close()
+
+
+async def test_several_that_cannot_be_sent_are_counted_each() -> None:
+    a = bind_udp("127.0.0.1", 0)
+    a.send_many([b"1", b"2"], ("::1", 1))
+    a.close()
+    a.send_many([b"3", b"4", b"5"], ("127.0.0.1", 1))
+    assert a.dropped == 5
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="IP_PKTINFO is Linux's")
+@pytest.mark.parametrize("several", [False, True])
+async def test_a_socket_on_all_addresses_answers_from_the_one_that_was_asked(several: bool) -> None:
+    everywhere, asker = bind_udp("0.0.0.0", 0), bind_udp("127.0.0.1", 0)
+    for host in ("127.0.0.2", "127.0.0.3", "127.0.0.1"):
+        asked = (host, everywhere.local[1])
+        asker.send_to(b"?", asked)
+        with trio.fail_after(10):
+            ((_, place),) = await everywhere.receive_many()
+            assert place == asker.local
+            if several:
+                everywhere.send_many([b"!" * 100] * 3, place)
+            else:
+                everywhere.send_to(b"!", place)
+            assert {sender for _, sender in await asker.receive_many()} == {asked}
+    everywhere.close()
+    asker.close()
+
+
+async def test_a_socket_on_all_ipv6_addresses_answers_too_and_forgets_an_address_that_is_no_more() -> None:
+    everywhere, asker = bind_udp("::", 0), bind_udp("::1", 0)
+    asker.send_to(b"?", ("::1", everywhere.local[1]))
+    with trio.fail_after(10):
+        ((_, place),) = await everywhere.receive_many()
+        level, kind, _ = everywhere._asked.get(place, (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, b""))
+        gone = socket.inet_pton(socket.AF_INET6, "2001:db8::1") + bytes(4)
+        for send in (everywhere.send_to, lambda data, to: everywhere.send_many([data, data], to)):
+            everywhere._asked[place] = (level, kind, gone)
+            send(b"!", place)
+            assert {sender for _, sender in await asker.receive_many()} == {("::1", everywhere.local[1])}
+    assert everywhere.dropped == 0
+    everywhere.close()
+    asker.close()
+
+
+async def test_the_places_that_asked_are_remembered_in_bounded_number(monkeypatch) -> None:
+    monkeypatch.setattr("pyp2p.io.udp._ASKED", 3)
+    everywhere = bind_udp("0.0.0.0", 0)
+    for _ in range(5):
+        asker = bind_udp("127.0.0.1", 0)
+        asker.send_to(b"?", ("127.0.0.1", everywhere.local[1]))
+        with trio.fail_after(10):
+            await everywhere.receive_many()
+        asker.close()
+    assert len(everywhere._asked) <= 3
+    everywhere.close()
+
+
+def test_why_nothing_can_be_sent_is_said_until_something_is() -> None:
+    sock = bind_udp("127.0.0.1", 0)
+    assert not sock.send_to(b"x", ("127.0.0.1", 0))
+    assert "nvalid argument" in sock.trouble
+    assert sock.send_to(b"x", sock.local)
+    assert not sock.trouble
+    sock.close()

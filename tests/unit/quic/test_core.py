@@ -5,8 +5,9 @@ from aioquic.quic.packet import QuicFrameType
 
 from pyp2p.errors import PeerIdMismatch, TlsError
 from pyp2p.muxers.base import MuxerLimits
-from pyp2p.quic.core import CONNECTION_WINDOW, MAX_FRAGMENTS, SEND_BUFFER, STREAM_WINDOW, Receiver
+from pyp2p.quic.core import CONNECTION_WINDOW, SEND_BUFFER
 from pyp2p.quic.muxer import QuicMuxer
+from pyp2p.quic.receiver import MAX_FRAGMENTS, STREAM_WINDOW, Receiver
 from tests.unit.quic.quic_tools import Pair, bare, client, varint
 from tests.unit.security.test_tls_core import REFUSED
 from tests.unit.security.tls_tools import ALICE, BOB, certificate
@@ -243,7 +244,7 @@ def test_hostile_044_a_peer_that_moves_about_is_known_at_few_places() -> None:
     assert len(pair.listener._network_paths) <= 8
 
 
-def test_the_end_carries_its_code_and_comes_after_what_was_sent() -> None:
+def test_the_end_carries_its_code_and_word_and_comes_after_what_was_sent() -> None:
     pair = Pair()
     ours, theirs = pair.muxers()
     sub = ours.open(0.0)
@@ -252,8 +253,8 @@ def test_the_end_carries_its_code_and_comes_after_what_was_sent() -> None:
     assert pair.dialler.unacknowledged
     pair.pump()
     assert not pair.dialler.unacknowledged
-    ours.goaway(1)
+    ours.goaway(1, "violation")
     pair.dialler.shut()
     pair.pump()
-    assert pair.listener.terminated.error_code == 1
+    assert (pair.listener.terminated.error_code, pair.listener.terminated.reason_phrase) == (1, "violation")
     assert sum(len(event.data) for event in theirs.feed(b"", 0.0) if hasattr(event, "data")) == 50_000

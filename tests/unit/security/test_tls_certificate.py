@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, padding, rsa
-from cryptography.hazmat.primitives.hashes import SHA3_256, SHA256, SHA384
+from cryptography.hazmat.primitives.hashes import MD5, SHA1, SHA3_256, SHA256, SHA384
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -141,6 +141,49 @@ SIGNED = ALICE.sign(b"libp2p-tls-handshake:" + spki(P256))
 def test_hostile_035_036_037_038_what_is_refused(raw: bytes, words: str) -> None:
     with pytest.raises(RemoteError, match=words):
         check_certificate(raw, NOW)
+
+
+def signed_with(name: bytes, algorithm) -> bytes:
+    """A certificate whose signature is right and of a kind that the library does not make any more."""
+    raw = certificate(key=RSA)
+    assert raw.count(SHA256_WITH_RSA) == 2
+    raw = raw.replace(SHA256_WITH_RSA, SHA256_WITH_RSA[:-1] + name)
+    body = x509.load_der_x509_certificate(raw).tbs_certificate_bytes
+    signature = RSA.sign(body, padding.PKCS1v15(), algorithm)
+    assert raw[-256:] != signature
+    return raw[:-256] + signature
+
+
+SHA256_WITH_RSA = bytes.fromhex("2a864886f70d01010b")
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize(("name", "algorithm"), [(b"\x04", MD5()), (b"\x05", SHA1())], ids=["md5", "sha1"])
+def test_hostile_037_a_signature_over_a_weak_hash_is_refused(name: bytes, algorithm) -> None:
+    with pytest.raises(TlsError, match="a hash that is not allowed"):
+        check_certificate(signed_with(name, algorithm), NOW)
+
+
+class Large:
+    """An RSA key of 16,384 bits, of which only the public half is there."""
+
+    def public_key(self):
+        return rsa.RSAPublicNumbers(65537, (1 << 16383) + 1).public_key()
+
+
+@pytest.mark.hostile
+def test_hostile_038_a_key_of_16384_bits_is_refused_before_anything_is_checked_with_it() -> None:
+    raw = certificate(key=Large(), signer=RSA)
+    assert len(raw) < MAX_CERTIFICATE
+    with pytest.raises(TlsError, match="a kind or size that is not allowed"):
+        check_certificate(raw, NOW)
+
+
+@pytest.mark.hostile
+def test_hostile_035_an_empty_extension_is_no_proof() -> None:
+    empty = [(x509.UnrecognizedExtension(x509.ObjectIdentifier(VECTORS["facts"]["extension_oid"]), b""), False)]
+    with pytest.raises(TlsError, match="no SignedKey"):
+        check_certificate(certificate(extension=b"", more=empty), NOW)
 
 
 @pytest.mark.hostile

@@ -42,6 +42,15 @@ RANKS = {
         ["/ip4/10.0.0.1/tcp/1", "/ip4/10.0.0.1/udp/1/quic-v1"],
         [(0, "/ip4/10.0.0.1/udp/1/quic-v1"), (0.03, "/ip4/10.0.0.1/tcp/1")],
     ),
+    "QUIC over both IP versions, then TCP over both": (
+        ["/ip4/1.2.3.4/tcp/1", "/ip4/1.2.3.4/udp/2/quic-v1", "/ip6/2600::1/tcp/1", "/ip6/2600::1/udp/2/quic-v1"],
+        [
+            (0, "/ip6/2600::1/udp/2/quic-v1"),
+            (0.25, "/ip4/1.2.3.4/udp/2/quic-v1"),
+            (0.25, "/ip6/2600::1/tcp/1"),
+            (0.5, "/ip4/1.2.3.4/tcp/1"),
+        ],
+    ),
     "no IP at all": (["/memory/7", "/ip4/1.2.3.4/tcp/1"], [(0, "/ip4/1.2.3.4/tcp/1"), (0, "/memory/7")]),
     "relays wait": (
         ["/ip4/1.2.3.4/tcp/1/p2p-circuit", "/ip4/1.2.3.5/tcp/1"],

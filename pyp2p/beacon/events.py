@@ -10,12 +10,13 @@ from pyp2p.peer.id import PeerId
 
 @dataclass(frozen=True, slots=True)
 class PeerConnected:
-    """A peer passed all handshakes. `agent` is what it calls itself, remote text."""
+    """A peer passed all handshakes. `agent` is what it calls itself, remote text; `transport` a word of `labels.py`."""
 
     peer: PeerId
     agent: str | None
     outbound: bool
     address: str
+    transport: str
     status: StatusV1 | None
 
 

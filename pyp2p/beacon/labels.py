@@ -31,15 +31,20 @@ _NOTHING_SENT = (Refused, NoAddresses, NotTried, ResolveError)
 
 def connection(of: Connection) -> tuple[str, str, str, str, str, str]:
     """Direction, transport, security, muxer, "true" or "false" for an early muxer, IP version of our end."""
-    transport = _transport(of.local)
     return (
         of.direction.value,
-        _BY_ITS_NAME.get(transport, transport),
+        transport(of),
         of.security,
         of.muxer_protocol,
         "true" if of.early_muxer else "false",
         _ip_version(of.local),
     )
+
+
+def transport(of: Connection) -> str:
+    """`tcp`, `quic-v1`, `websocket`, ... or `unknown`."""
+    named = _transport(of.local)
+    return _BY_ITS_NAME.get(named, named)
 
 
 def key_type(of: Connection) -> tuple[str, str]:

@@ -37,6 +37,7 @@ from pyp2p.beacon.exchange import Exchange, PeerFacts, goodbye_text
 from pyp2p.beacon.gossip import Gossip, message_ids, topic_filter
 from pyp2p.beacon.handshakes import Handshake, Handshakes
 from pyp2p.beacon.joining import Joining, parse_bootstraps
+from pyp2p.beacon.listening import chosen_transports, listen_addresses, record_ports
 from pyp2p.beacon.local import DataFolder, MetadataSeq, open_data
 from pyp2p.beacon.methods import Methods
 from pyp2p.beacon.own import OwnSubnets
@@ -53,13 +54,12 @@ from pyp2p.beacon.upkeep import Upkeep
 from pyp2p.dialer.service import Failed, SearchFailed, open_dialer
 from pyp2p.dialer.tables import DialerConfig
 from pyp2p.discv5.candidates import Candidate, Known, named_peer
-from pyp2p.discv5.enr import Enr, Value, node_id
+from pyp2p.discv5.enr import Enr, node_id
 from pyp2p.discv5.service import Bind, Discv5, open_discv5
 from pyp2p.errors import DiscoveryError, LocalProtocolError, ProtocolViolation, describe, printable, unwrapped
 from pyp2p.io.hub import Hub
 from pyp2p.io.udp import bind_udp
 from pyp2p.muxers.base import MuxerFactory
-from pyp2p.peer.address import text
 from pyp2p.peer.id import PeerId
 from pyp2p.peer.keys import Identity, KeyType
 from pyp2p.platform import Platform
@@ -295,6 +295,7 @@ class BeaconNetwork:
             enter = stack.enter_async_context
             folder = None if config.data is None else stack.enter_context(open_data(config.data, platform=world))
             identity = config.identity or _identity(folder, world)
+            transports = chosen_transports(config, self._transports)
             self._totals.started_at = world.wall()
             gate = BlockList(trio.current_time)
             watching = await enter(trio.open_nursery())
@@ -303,7 +304,7 @@ class BeaconNetwork:
                 open_switch(
                     identity,
                     config=replace(config.switch, agent=config.agent),
-                    transports=self._transports,
+                    transports=transports,
                     muxers=self._muxers,
                     platform=world,
                     gater=gate,
@@ -370,8 +371,8 @@ class BeaconNetwork:
             )
             for task in (self._watch_dialer, self._relay):
                 await self._nursery.start(task)
-            for ip, port in config.listen:
-                await self.switch.listen(f"/ip{6 if ':' in ip else 4}/{ip}/tcp/{port}")
+            for address in listen_addresses(config, transports):
+                await self.switch.listen(address)
             if config.discovery:
                 self.discovery = self._upkeep.discovery = await enter(self._open_discovery(identity, folder))
             discover = None if self.discovery is None else partial(self._upkeep.nodes, self.discovery)
@@ -391,23 +392,12 @@ class BeaconNetwork:
             listen=config.listen,
             advertise=None if config.advertise is None else [(each.ip, each.udp) for each in config.advertise],
             bootnodes=[*config.bootnodes, *self.chain.bootnodes],
-            pairs={**self._ports(), **self._upkeep.entries()},
+            pairs={**record_ports(config, self.switch.addresses), **self._upkeep.entries()},
             state=None if folder is None else folder.nodes,
             config=config.discv5,
             platform=self._platform,
             bind=self._bind,
         )
-
-    def _ports(self) -> dict[str, Value]:
-        """The TCP ports of our record."""
-        if self.config.advertise is not None:
-            return {"tcp6" if ":" in each.ip else "tcp": each.tcp for each in self.config.advertise}
-        ports: dict[str, Value] = {}
-        for address in self.switch.addresses:
-            version, _, transport, port = text(address).split("/")[1:5]
-            if transport == "tcp":
-                ports.setdefault("tcp6" if version == "ip6" else "tcp", int(port))
-        return ports
 
     async def _say_goodbyes(self) -> None:
         """Tell everybody, while there still is somebody to do it."""

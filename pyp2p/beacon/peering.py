@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import trio
 
+from pyp2p.beacon import labels
 from pyp2p.beacon.book import MemoryBook
 from pyp2p.beacon.containers import GoodbyeReason
 from pyp2p.beacon.events import PeerConnected, PeerDisconnected
@@ -145,6 +146,7 @@ class Peering:
             peer=peer,
             agent=_agent(connection),
             outbound=connection.direction.outbound,
+            transport=labels.transport(connection),
             score=self.manager.score(peer, trio.current_time()),
             gossip_score=self._pubsub.score(peer).total,
             trusted=self.manager.is_kept(peer),
@@ -163,6 +165,7 @@ class Peering:
             _agent(connection),
             connection.direction.outbound,
             text(connection.remote),
+            labels.transport(connection),
             self._exchange.facts(connection).status,
         )
 

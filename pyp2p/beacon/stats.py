@@ -43,6 +43,7 @@ class PeerStats:
     peer: PeerId
     agent: str | None
     outbound: bool
+    transport: str  # of its first connection, a word of `labels.py`
     score: float
     gossip_score: float
     trusted: bool  # or static: never pruned

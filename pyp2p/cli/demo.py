@@ -180,7 +180,7 @@ class _Demo:
             f"{plan.blocks_without} blocks came to all others", lambda: story.lacks_blocks(plan.blocks_without, lost_at)
         )
         await self._expect("", lambda: story.lacks_slot(plan.back_after))
-        await self._launch(children, plan.lose, [*words(plan.lose), *self._port(plan.lose)])
+        await self._launch(children, plan.lose, [*words(plan.lose), *self._ports(plan.lose)])
         nursery.start_soon(self._guarded, self._read, plan.lose)
         await self._expect("the lost node is back as who it was, and met all others again", story.lacks_return)
         await self._expect("the lost node fetched by range what it had missed", story.lacks_catching_up)
@@ -244,10 +244,14 @@ class _Demo:
         self._nodes[number] = child
         self._tell(child, self._story.listening, number, line)
 
-    def _port(self, number: int) -> list[str]:
+    def _ports(self, number: int) -> list[str]:
         """Where a node listened before: others look for it there."""
-        address = self._story.nodes[number].addresses[0]
-        return ["--port", address.partition("/tcp/")[2].partition("/")[0]]
+        found = {}
+        for address in self._story.nodes[number].addresses:
+            protocol, port = address.split("/")[3:5]
+            found[protocol] = port
+        quic = ["--quic-port", found["udp"]] if "udp" in found else []
+        return ["--port", found["tcp"], *quic]
 
     async def _read(self, number: int) -> None:
         """Take what a node tells, until its output ends."""

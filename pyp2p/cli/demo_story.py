@@ -22,7 +22,7 @@ BLOCK_TOPIC: Final = "beacon_block"
 # What is read of the lines; a node tells more than that.
 _FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "listening": ("time", "peer_id", "enr", "addresses"),
-    "peer_connected": ("time", "peer_id", "client", "status", "direction", "address"),
+    "peer_connected": ("time", "peer_id", "client", "status", "direction", "address", "transport"),
     "peer_disconnected": ("time", "peer_id", "reason", "by", "goodbye"),
     "block": ("time", "slot", "root", "how"),
     "caught_up": ("time", "from", "count", "first", "last"),
@@ -156,7 +156,14 @@ class Story:
             node.found[other] = after
             yield (
                 "found",
-                {**self._at(line), "node": node.number, "found": other, "address": line["address"], "after": after},
+                {
+                    **self._at(line),
+                    "node": node.number,
+                    "found": other,
+                    "address": line["address"],
+                    "transport": line["transport"],
+                    "after": after,
+                },
             )
         yield from self._greetings(node, self.nodes[other], line)
 
@@ -177,6 +184,7 @@ class Story:
                 "fork_digest": line["status"].get("fork_digest"),
                 "heads": [first["status"].get("head_slot"), second["status"].get("head_slot")],
                 "dialled_by": node.number if line["direction"] == "outbound" else other.number,
+                "transport": line["transport"],
                 "again": node.runs + other.runs > 2,
             },
         )

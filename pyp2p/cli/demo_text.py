@@ -49,7 +49,8 @@ def _status(facts: Facts) -> str:
     first, second = facts["nodes"]
     dialled = facts["dialled_by"]
     found = second if dialled == first else first
-    met = f"node {dialled} dialled node {found}" + (" again" if facts["again"] else ", found through discovery")
+    way = " again" if facts["again"] else ", found through discovery,"
+    met = f"node {dialled} dialled node {found}{way} over {printable(str(facts['transport']), 40)}"
     heads = [f"node {node} has head {head}" for node, head in zip(facts["nodes"], facts["heads"], strict=True)]
     return f"met  {met}; status both ways: fork digest {facts['fork_digest']}, {', '.join(heads)}"
 

@@ -32,6 +32,7 @@ from pyp2p.cli.stdin import end_of_input
 from pyp2p.errors import DataInUse, JoinFailed, KeyFileError, NoKeyInFile, unwrapped
 from pyp2p.peer.address import text
 from pyp2p.pubsub.types import Verdict
+from pyp2p.switch.defaults import Quic
 
 _REJOIN = 30.0  # seconds until the bootstrap nodes are tried again
 # What is shown of a chain that we do not verify: types of few messages.
@@ -153,10 +154,15 @@ class _Node:
             return UsageError(clean(str(error)))
         if error.filename:
             return UsageError(clean(f"{error.filename}: {error.strerror or error}"), "See --data and --blocks.")
-        places = ", ".join(f"{ip} port {port}" for ip, port in self._config.beacon.listen)
+        beacon = self._config.beacon
+        quic = beacon.quic and Quic is not None
+        places = ", ".join(
+            f"{ip} port {port}" + (f" (QUIC: {beacon.quic_beside(port)})" if quic else "") for ip, port in beacon.listen
+        )
         return UsageError(
             f"cannot listen on {places}: {error.strerror or error}",
-            "Another process may have the port, or the address is not of this machine; --port 0 takes any free port.",
+            "Another process may have the port, or the address is not of this machine; --port 0 takes any free port, "
+            "--quic-port 0 any for QUIC.",
         )
 
     async def _live(self, net: BeaconNetwork, follower: Follower | None) -> None:

@@ -19,9 +19,11 @@ from pyp2p.cli.failure import UsageError, clean
 from pyp2p.discv5.candidates import Known, named_peer
 from pyp2p.discv5.node import endpoints
 from pyp2p.errors import InvalidEnr, InvalidMultiaddr, printable
+from pyp2p.switch.defaults import Quic
 
 _DEV: Final = "dev"
 _MAX_AGENT: Final = 256  # characters; others show it
+_MAX_PORT: Final = 65535
 _LATEST: Final = 1 << 40  # seconds: a genesis after that is a mistake
 _FORMS = "A chain is mainnet, the name of a file, or dev:SECONDS, made up and beginning then."
 
@@ -49,7 +51,7 @@ def node_config(options: argparse.Namespace, wall: Callable[[], float] = time.ti
     nodes = bootnodes(options)
     if options.no_discovery and options.advertise:
         raise UsageError("--advertise is for the record of discovery, and --no-discovery does without")
-    more: dict[str, Any] = {}
+    more = _quic(options)
     if options.agent is not None:
         more["agent"] = _agent(options.agent)
     if options.target_peers is not None:
@@ -102,6 +104,21 @@ def chain_name(chain: Chain) -> str:
     return f"{_DEV}:{chain.genesis_time}" if same else chain.name
 
 
+def _quic(options: argparse.Namespace) -> dict[str, Any]:
+    """The fields of `BeaconConfig` for --quic-port and --no-quic."""
+    names = [f"--quic-port {options.quic_port}"] if options.quic_port is not None else []
+    names += [f"--advertise: port {each[3]}" for each in options.advertise if each[3] is not None]
+    if names and options.no_quic:
+        raise UsageError(f"{names[0]} is for QUIC, and --no-quic does without")
+    if names and Quic is None:
+        raise UsageError(f"{names[0]}: QUIC needs an extra: aioquic is not installed", "Try `pip install pyp2p[quic]`.")
+    if options.port and options.quic_port == options.port and not options.no_discovery:
+        raise UsageError(f"--quic-port {options.quic_port}: discovery has this UDP port, by --port")
+    if options.port == _MAX_PORT and options.quic_port is None and not options.no_quic:
+        raise UsageError(f"--port {options.port}: no port for QUIC comes after it", "Name one by --quic-port.")
+    return {"quic": not options.no_quic, "quic_port": options.quic_port}
+
+
 def _folder(options: argparse.Namespace, name: str) -> Path | None:
     given: str | None = getattr(options, name)
     if given == "":
@@ -116,11 +133,11 @@ def _agent(given: str) -> str:
     return given
 
 
-def _advertised(given: list[tuple[str, int, int]]) -> tuple[Advertised, ...]:
+def _advertised(given: list[tuple[str, int, int, int | None]]) -> tuple[Advertised, ...]:
     """One address of each IP version, as a record can name."""
-    found = {":" in ip: Advertised(ip, tcp, udp) for ip, tcp, udp in given}
+    found = {":" in ip: Advertised(ip, tcp, udp, quic) for ip, tcp, udp, quic in given}
     if len(found) < len(given):
-        places = ", ".join(ip for ip, _, _ in given)
+        places = ", ".join(ip for ip, *_ in given)
         raise UsageError(f"--advertise: a record names one address of an IP version, and {places} are given")
     return tuple(found.values())
 

@@ -173,6 +173,7 @@ def _connected(event: PeerConnected) -> tuple[str, dict[str, Any], str]:
         "client": client,
         "direction": "outbound" if event.outbound else "inbound",
         "address": printable(event.address, _AGENT),
+        "transport": event.transport,
         "status": None if event.status is None else status_facts(event.status),
     }
     head = "" if event.status is None else f", head at slot {event.status.head_slot}"

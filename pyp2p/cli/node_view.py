@@ -31,7 +31,7 @@ _LEAVE: Final = "\x1b[?7h\x1b[?25h\x1b[?1049l"
 _HOME: Final = "\x1b[H"
 _REST_OF_LINE: Final = "\x1b[K"
 _REST_OF_SCREEN: Final = "\x1b[J"
-_PEERS: Final = ("peer", "client", "score", "gossip", "way", "head", "ping", "subnets")
+_PEERS: Final = ("peer", "client", "score", "gossip", "way", "over", "head", "ping", "subnets")
 _TOPICS: Final = ("topic", "digest", "peers", "mesh", "messages", "per minute", "size/s")
 
 
@@ -99,7 +99,7 @@ def view(stats: NodeStats, feed: Feed, rates: Rates, out: Output, of: tuple[str,
         _moved(stats),
         "",
         style.bold(peers) + _more(for_peers, len(stats.peers), out),
-        *out.table(_PEERS, [_peer(each) for each in stats.peers[:for_peers]], (2, 3, 5, 6)),
+        *out.table(_PEERS, [_peer(each) for each in stats.peers[:for_peers]], (2, 3, 6, 7)),
         "",
         style.bold(f"{len(topics)} topics") + _more(for_topics, len(topics), out),
         *out.table(_TOPICS, [_topic(each, feed, rates) for each in topics[:for_topics]], (2, 3, 4, 5, 6)),
@@ -129,6 +129,7 @@ def _peer(peer: PeerStats) -> list[str]:
         f"{peer.score:.1f}",
         f"{peer.gossip_score:.1f}",
         "out" if peer.outbound else "in",
+        peer.transport,
         "-" if peer.head_slot is None else str(peer.head_slot),
         "-" if peer.round_trip is None else render.duration(peer.round_trip),
         _short(subnets),

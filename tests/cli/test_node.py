@@ -21,6 +21,7 @@ from pyp2p.beacon.chainfile import chain_text
 from pyp2p.beacon.config import BeaconConfig
 from pyp2p.beacon.devchain import dev_chain, make_block
 from pyp2p.beacon.network import BeaconNetwork
+from pyp2p.discv5.enr import Enr
 from pyp2p.errors import NobodyListens
 from tests.cli.support import SECONDS, Listening, command, events, hostile, listening, run, silent
 
@@ -60,7 +61,8 @@ def test_a_network_from_one_record_follows_its_chain_and_who_leaves_says_goodbye
             met = until(other, "peer_connected")
             assert (met["peer_id"], met["direction"]) == (maker.peer_id, "outbound")
             assert met["client"].startswith("pyp2p/")
-            assert met["address"] == maker.address.split("/p2p/")[0]
+            assert met["address"] in [each.split("/p2p/")[0] for each in maker.first["addresses"]]
+            assert met["transport"] == met["address"].split("/")[-1 if "quic" in met["address"] else 3]
             assert met["status"]["fork_digest"] == maker.first["fork_digest"]
             assert met["status"]["head_slot"] >= made["slot"]
             caught_up = until(other, "caught_up")
@@ -91,6 +93,30 @@ def test_a_network_from_one_record_follows_its_chain_and_who_leaves_says_goodbye
     with listening("--chain", chain, "--data", data, how=NODE) as again:  # who it was, and what it had
         assert again.peer_id == maker.peer_id
         assert again.first["head_slot"] == rest[-1]["head_slot"]
+
+
+def test_it_listens_on_quic_beside_tcp_unless_that_is_off(tmp_path: Path) -> None:
+    words = ("--chain", chain_file(tmp_path), "--no-discovery")
+    with listening(*words, how=NODE) as node:
+        tcp, quic = node.first["addresses"]
+        assert "/tcp/" in tcp
+        assert "/quic-v1/" in quic
+        with listening(*words, "--static-peer", quic, how=NODE) as other:
+            met = until(node, "peer_connected")
+            assert (met["peer_id"], met["transport"], met["direction"]) == (other.peer_id, "quic-v1", "inbound")
+            assert until(other, "peer_connected")["address"] == quic.split("/p2p/")[0]
+    with listening("--chain", "dev", "--no-quic", how=NODE) as node:
+        assert ["/tcp/" in each for each in node.first["addresses"]] == [True]
+        assert Enr.from_text(node.first["enr"]).quic is None
+
+
+def test_a_port_of_quic_that_is_taken_is_named() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = str(taken.getsockname()[1])
+        done = run("node", "--chain", "dev", "--no-discovery", "--quic-port", port)
+    assert done.returncode == 2
+    assert f"cannot listen on 127.0.0.1 port 0 (QUIC: {port}): Address already in use" in " ".join(done.stderr.split())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -211,7 +237,8 @@ def test_people_get_plain_lines_without_a_terminal() -> None:
     done = run("node", "--chain", "dev:1700000000", stdin=None, input="")
     lines = done.stdout.splitlines()
     assert lines[0].startswith("peer id    16Uiu2")
-    assert lines[3].startswith("chain      dev:1700000000, fulu (12 blobs), digest")
+    assert ["/tcp/" in lines[2], "/quic-v1/" in lines[3]] == [True, True]
+    assert lines[4].startswith("chain      dev:1700000000, fulu (12 blobs), digest")
     assert lines[-1].startswith("totals  ")
     assert (done.returncode, done.stderr) == (0, "")
 

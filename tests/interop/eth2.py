@@ -77,7 +77,7 @@ async def node(*flags: str) -> AsyncIterator[Node]:
 
 @dataclass(frozen=True)
 class Way:
-    """How the two meet: which muxers each of them offers, and who dials."""
+    """How the two meet: which muxers each of them offers (`quic`: it speaks that alone), and who dials."""
 
     ours: str
     theirs: str
@@ -96,7 +96,7 @@ WAYS = [
     Way(ours, theirs, we_dial)
     for ours, theirs in (("both", "yamux"), ("both", "mplex"), ("mplex", "both"))
     for we_dial in (True, False)
-]
+] + [Way("both", "quic", we_dial) for we_dial in (True, False)]
 
 
 def forked_chain() -> Chain:
@@ -126,7 +126,8 @@ def flags_of(chain: Chain, slot: int = 52) -> list[str]:
 @asynccontextmanager
 async def theirs(chain: Chain, muxer: str, *flags: str) -> AsyncIterator[Node]:
     """The peer on a chain."""
-    async with node("--muxer", muxer, *flags_of(chain), *flags) as peer:
+    stack = ("--transport", "quic") if muxer == "quic" else ("--muxer", muxer)
+    async with node(*stack, *flags_of(chain), *flags) as peer:
         yield peer
 
 
@@ -187,11 +188,17 @@ async def meet(net: BeaconNetwork, way: Way, peer: Node, status: str = "status/2
     """Connect: whoever dials says its status first."""
     if way.we_dial:
         return await net.switch.connect(peer.peer.address)
-    await peer.ask("dial", address=str(net.switch.multiaddrs[0]))
+    await peer.ask("dial", address=address_of(net, way))
     answer = await peer.request(status, peer=str(net.peer))
     assert answer.get("error") is None, answer
     await until(lambda: any(each.admitted for each in net.switch.connections()), "admitted")
     return net.switch.connections()[0]
+
+
+def address_of(net: BeaconNetwork, way: Way) -> str:
+    """Where the peer is to dial us."""
+    tcp, quic = map(str, net.switch.multiaddrs)
+    return quic if way.theirs == "quic" else tcp
 
 
 async def until(holds: Callable[[], bool], what: str) -> None:

@@ -17,6 +17,7 @@ from tests.interop.eth2 import (
     WAYS,
     Meeting,
     Way,
+    address_of,
     forked_chain,
     give_blocks,
     make_blocks,
@@ -212,7 +213,7 @@ async def test_a_status_of_another_network_ends_in_goodbye_2(way: Way) -> None:
             with pytest.raises(DialFailed):
                 await meet(net, way, peer)
         else:
-            await peer.ask("dial", address=str(net.switch.multiaddrs[0]))
+            await peer.ask("dial", address=address_of(net, way))
             await peer.request("status/2", misbehave="other_digest")
         told = await peer.event(event="request", method="goodbye")
         assert told["value"]["reason"] == GoodbyeReason.IRRELEVANT_NETWORK
@@ -239,7 +240,7 @@ async def test_goodbye_at_once(way: Way) -> None:
             with suppress(DialFailed), trio.fail_after(30):  # it may come a moment after the status
                 await meet(net, way, peer)
         else:
-            await peer.ask("dial", address=str(net.switch.multiaddrs[0]))
+            await peer.ask("dial", address=address_of(net, way))
             await peer.event(event="goodbye_sent")
         await peer.event(event="disconnected", peer=str(net.peer))
         await until(lambda: not net.switch.connections(), "nobody connected")

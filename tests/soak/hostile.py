@@ -38,6 +38,7 @@ from pyp2p.switch.connection import Connection
 from pyp2p.switch.stream import MuxedStream
 from pyp2p.switch.switch import Switch, open_switch
 from pyp2p.testing.run import SeededEntropy
+from pyp2p.trace import Trace
 from pyp2p.transports.base import RawConn
 from tests.soak.crowd import ATTESTATION, PAYLOAD, SUBNET, UNSOUND, Crowd, follow_attestations, require
 
@@ -136,8 +137,8 @@ class _Recorded:
     def handles(self, address: Multiaddr) -> bool:
         return bool(self._transport.handles(address))
 
-    async def dial(self, address: Multiaddr) -> RawConn:
-        raw: RawConn = await self._transport.dial(address)
+    async def dial(self, address: Multiaddr, trace: Trace | None = None) -> RawConn:
+        raw: RawConn = await self._transport.dial(address, trace)
         self.raws.append(raw)
         return raw
 

@@ -29,7 +29,7 @@ import { sha256, unhex } from './wire.mjs'
 const { values: F, positionals: [cmd, ADDR] } = parseArgs({
   allowPositionals: true,
   options: {
-    port: { type: 'string', default: '0' }, muxer: { type: 'string', default: 'both' }, seed: { type: 'string', default: '' },
+    port: { type: 'string', default: '0' }, transport: { type: 'string', default: 'tcp' }, muxer: { type: 'string', default: 'both' }, seed: { type: 'string', default: '' },
     digest: { type: 'string', default: '31681ad1' }, forks: { type: 'string', default: '' },
     'phase0-digest': { type: 'string', default: '' }, 'heartbeat-ms': { type: 'string', default: '0' }, meshsub: { type: 'string', default: '' },
     topic: { type: 'string', multiple: true, default: [] }, serve: { type: 'string', default: '' },
@@ -52,12 +52,19 @@ const makeYamux = yamux(WIDE)
 const makeMplex = mplex({ ...WIDE, disconnectThreshold: 1e9 })
 const MUXERS = { yamux: [makeYamux], mplex: [makeMplex], both: [makeYamux, makeMplex] }
 
+const TRANSPORTS = {
+  tcp: async () => ({ transport: tcp(), address: `/ip4/127.0.0.1/tcp/${F.port}` }),
+  quic: async () => ({ transport: (await import('@chainsafe/libp2p-quic')).quic(), address: `/ip4/127.0.0.1/udp/${F.port}/quic-v1` })
+}
+
 async function start ({ listen }) {
+  if (!Object.hasOwn(TRANSPORTS, F.transport)) throw new Error(`--transport ${F.transport}: tcp|quic`)
+  const { transport, address } = await TRANSPORTS[F.transport]()
   const muxers = MUXERS[F.muxer]
   if (!muxers) throw new Error(`--muxer ${F.muxer}: yamux|mplex|both`)
   const node = await createLibp2p({
-    addresses: { listen: listen ? [`/ip4/127.0.0.1/tcp/${F.port}`] : [] },
-    transports: [tcp()], connectionEncrypters: [noise()], streamMuxers: muxers,
+    addresses: { listen: listen ? [address] : [] },
+    transports: [transport], connectionEncrypters: [noise()], streamMuxers: muxers,
     connectionMonitor: { enabled: false },
     connectionManager: { maxConnections: 1000, inboundConnectionThreshold: 1e9, maxIncomingPendingConnections: 1000, reconnectRetries: 0 },
     services: { identify: identify(), ping: ping(), gossip: eth2Gossip({ phase0: F['phase0-digest'], heartbeat: num('heartbeat-ms'), newest: F.meshsub }) },

@@ -16,8 +16,8 @@ def peer_id(number: int) -> PeerId:
 
 
 def peer(number: int, agent: str | None = "Lighthouse/v7.1.0-abc/x86_64-linux", **facts: Any) -> PeerStats:
-    given: dict[str, Any] = {"outbound": number % 2 == 0, "score": 0.0, "gossip_score": 0.0, "trusted": False, **facts}
-    return PeerStats(peer_id(number), agent, **given)
+    given: dict[str, Any] = {"outbound": number % 2 == 0, "score": 0.0, "gossip_score": 0.0, "trusted": False}
+    return PeerStats(peer_id(number), agent, **(given | {"transport": "tcp"} | facts))
 
 
 def connection(number: int, **facts: Any) -> ConnectionStats:

@@ -23,6 +23,9 @@ from pyp2p.peer.address import parse_multiaddr
 from pyp2p.peer.publickey import KeyType
 from pyp2p.trace import Stage, Trace
 
+TRANSPORTS = {"p2p-circuit", "webrtc", "webrtc-direct", "webtransport", "quic", "quic-v1", "wss", "ws", "tcp", "other"}
+PARTS = ["/ip4/10.0.0.1", "/ip6/fd00::1", "/dns/a", "/unix/tmp", "/memory/1", "/tcp/1", "/udp/1", "/quic-v1", "/ws", "/tls"]
+
 
 def caused(cause: OSError) -> ConnectFailed:
     error = ConnectFailed("in our words")
@@ -78,10 +81,14 @@ def test_an_address_is_counted_by_its_transport_and_family(address: str, transpo
 
 
 @pytest.mark.hostile
-@given(st.text())
+@given(st.text() | st.lists(st.sampled_from(PARTS), max_size=6).map("".join))
 def test_no_address_makes_a_label_of_its_own(address: str) -> None:
-    attempt = Attempt(address, Stage.CONNECT, ConnectFailed("x"), Trace())
-    assert labels.dial_error(attempt) == ("other", "other", "unknown")
+    counted = labels.dial_error(Attempt(address, Stage.CONNECT, ConnectFailed("x"), Trace()))
+    assert counted is not None
+    transport, word, version = counted
+    assert transport in TRANSPORTS
+    assert word == "other"
+    assert version in {"ip4", "ip6", "unknown"}
 
 
 @pytest.mark.parametrize(

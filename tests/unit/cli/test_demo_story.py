@@ -53,6 +53,7 @@ class Scene:
             status={"fork_digest": DIGEST, "head_slot": other, **status} if status != {"none": True} else None,
             direction=direction,
             address="/ip4/127.0.0.1/tcp/1",
+            transport="tcp",
         )
 
     def parts(self, number: int, other: int) -> list[Told]:
@@ -328,7 +329,7 @@ def test_lines_of_no_interest_are_passed_over() -> None:
         ({"event": "totals"}, "'totals' without 'time'"),
         (
             {"event": "peer_connected", "time": 1.0, "peer_id": "stranger", "client": None, "status": None,
-             "direction": "inbound", "address": ""},
+             "direction": "inbound", "address": "", "transport": "tcp"},
             "peer stranger is none of the demonstration",
         ),
     ],
@@ -362,7 +363,7 @@ def test_every_step_has_its_line() -> None:
     text = shown(scene.told)
     for words in (
         "node 1     16Uiu2HAm-1 at /ip4/127.0.0.1/tcp/9001, makes the blocks",
-        "met        node 1 dialled node 2, found through discovery; status both ways: fork digest 6a95a1a9, ",
+        "met        node 1 dialled node 2, found through discovery, over tcp; status both ways: fork digest 6a95a1a9, ",
         "block 1    all 3 nodes had it after 20.0 ms (2 by gossip)",
         "lost       node 3 was killed (SIGKILL); the last block it had is 1",
         "block 2    all 2 nodes had it after 10.0 ms (1 by gossip)",

@@ -69,7 +69,7 @@ def test_every_option_arrives() -> None:
     made = config(
         *("--chain", "dev:1", "--bootnode", NODE.text, "--port", "9100", "--blocks", "b", "--target-peers", "7"),
         *("--static-peer", FAR.text, "--trusted-peer", f"/ip4/127.0.0.1/tcp/1/p2p/{NODE.peer_id}"),
-        *("--advertise", "1.2.3.4:9000", "--advertise", "[2001:db8::1]:9000:9001", "--agent", "me/1"),
+        *("--advertise", "1.2.3.4:9000", "--advertise", "[2001:db8::1]:9000:9001:9002", "--agent", "me/1"),
     )
     beacon = made.beacon
     assert beacon.bootnodes == (NODE,)
@@ -77,9 +77,31 @@ def test_every_option_arrives() -> None:
     assert beacon.peers.target == 7
     assert beacon.static_peers == (FAR.text,)
     assert beacon.trusted_peers == (f"/ip4/127.0.0.1/tcp/1/p2p/{NODE.peer_id}",)
-    assert beacon.advertise == (Advertised("1.2.3.4", 9000, 9000), Advertised("2001:db8::1", 9000, 9001))
+    assert beacon.advertise == (Advertised("1.2.3.4", 9000, 9000), Advertised("2001:db8::1", 9000, 9001, 9002))
+    assert (beacon.quic, beacon.quic_beside(9100)) == (True, 9101)
     assert beacon.agent == "me/1"
     assert made.blocks == Path("b")
+
+
+def test_the_port_of_quic_is_the_next_one_or_the_one_that_is_given_and_it_can_be_off() -> None:
+    for words, port in (
+        ((), 0),
+        (("--port", "9000"), 9001),
+        (("--port", "9000", "--quic-port", "0"), 0),
+        (("--port", "9000", "--quic-port", "13000"), 13000),
+        (("--port", "65535", "--quic-port", "1"), 1),
+        (("--port", "9000", "--quic-port", "9000", "--no-discovery"), 9000),
+    ):
+        beacon = config("--chain", "dev", *words).beacon
+        assert (beacon.quic, beacon.quic_beside(beacon.listen[0][1])) == (True, port)
+    assert not config("--chain", "dev", "--no-quic", "--port", "65535").beacon.quic
+
+
+@pytest.mark.parametrize("words", [["--quic-port", "1"], ["--advertise", "1.2.3.4:1:2:3"]])
+def test_who_wants_quic_is_told_what_it_needs(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pyp2p.cli.node_config.Quic", None)
+    with pytest.raises(UsageError, match=f"{words[0]}.*: QUIC needs an extra: aioquic is not installed"):
+        config("--chain", "dev", *words)
 
 
 def test_the_environment_has_a_folder_of_its_own_for_nodes() -> None:
@@ -109,6 +131,10 @@ def test_the_environment_has_a_folder_of_its_own_for_nodes() -> None:
         (["--chain", "dev", "--agent", "\udc80"], "--agent"),
         (["--chain", "dev", "--agent", "x" * 257], "--agent: 'xxxx"),
         (["--chain", "dev", "--agent", "me\x1b[2J"], "printable characters"),
+        (["--chain", "dev", "--no-quic", "--quic-port", "9001"], "--quic-port 9001 is for QUIC, and --no-quic"),
+        (["--chain", "dev", "--no-quic", "--advertise", "1.2.3.4:1:2:3"], "--advertise: port 3 is for QUIC, and --no-"),
+        (["--chain", "dev", "--port", "9000", "--quic-port", "9000"], "--quic-port 9000: discovery has this UDP port"),
+        (["--chain", "dev", "--port", "65535"], "--port 65535: no port for QUIC comes after it"),
         (["--chain", "dev", "--advertise", "0.0.0.0:5"], "0.0.0.0 stands for every address"),
         (["--chain", "dev", "--advertise", "[::]:5"], ":: stands for every address"),
         (["--chain", "dev", "--advertise", "[::ffff:1.2.3.4]:5"], "written as IPv6: give 1.2.3.4"),
@@ -131,7 +157,8 @@ def test_what_makes_no_sense_is_refused_with_the_name_of_the_option(words: list[
     [
         ["--advertise", "1.2.3.4"],
         ["--advertise", "1.2.3.4:0"],
-        ["--advertise", "1.2.3.4:1:2:3"],
+        ["--advertise", "1.2.3.4:1:2:3:4"],
+        ["--quic-port", "65536"],
         ["--advertise", "::1:9000"],
         ["--advertise", "[1.2.3.4]:9000"],
         ["--advertise", "[::1]"],

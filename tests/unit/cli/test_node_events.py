@@ -26,7 +26,9 @@ def lines(out: io.StringIO) -> list[dict[str, Any]]:
 
 
 def test_a_peer_is_told_with_its_client_direction_address_and_status() -> None:
-    name, facts, line = network_event(PeerConnected(PEER, "lighthouse/v8", True, "/ip4/1.2.3.4/tcp/9000", STATUS))
+    name, facts, line = network_event(
+        PeerConnected(PEER, "lighthouse/v8", True, "/ip4/1.2.3.4/tcp/9000", "tcp", STATUS)
+    )
     assert name == "peer_connected"
     assert (facts["peer_id"], facts["client"], facts["direction"]) == (str(PEER), "lighthouse/v8", "outbound")
     assert facts["address"] == "/ip4/1.2.3.4/tcp/9000"
@@ -39,10 +41,10 @@ def test_a_peer_is_told_with_its_client_direction_address_and_status() -> None:
     }
     assert "lighthouse/v8, outbound at /ip4/1.2.3.4/tcp/9000, head at slot 99" in line
     newer = StatusV2(bytes(4), bytes(32), 3, bytes(32), 99, 7)
-    _, facts, _ = network_event(PeerConnected(PEER, None, False, "/x", newer))
+    _, facts, _ = network_event(PeerConnected(PEER, None, False, "/x", "quic-v1", newer))
     assert (facts["client"], facts["direction"]) == (None, "inbound")
     assert facts["status"]["earliest_available_slot"] == 7
-    assert network_event(PeerConnected(PEER, None, False, "/x", None))[1]["status"] is None
+    assert network_event(PeerConnected(PEER, None, False, "/x", "tcp", None))[1]["status"] is None
 
 
 def test_other_events_have_their_names_and_facts() -> None:
@@ -75,7 +77,7 @@ def test_other_events_have_their_names_and_facts() -> None:
 
 
 def test_what_peers_say_is_escaped_and_bounded() -> None:
-    _, facts, line = network_event(PeerConnected(PEER, "\x1b[2J" + "x" * 10_000, True, "/x", None))
+    _, facts, line = network_event(PeerConnected(PEER, "\x1b[2J" + "x" * 10_000, True, "/x", "tcp", None))
     assert "\x1b" not in line
     assert len(line) < 500
     assert "\x1b" not in facts["client"]

@@ -19,7 +19,8 @@ BLOCKS = "/eth2/01020304/beacon_block/ssz_snappy"
 
 def peer(**more: Any) -> PeerStats:
     facts = {"agent": "teku/v1", "outbound": True, "score": 12.34, "gossip_score": -1.0, "trusted": False}
-    return PeerStats(PeerId.from_key(Identity.generate(entropy=ENTROPY).public_key), **{**facts, **more})
+    known = {**facts, "transport": "quic-v1", **more}
+    return PeerStats(PeerId.from_key(Identity.generate(entropy=ENTROPY).public_key), **known)
 
 
 def stats(peers: list[PeerStats], topics: list[TopicStats]) -> NodeStats:
@@ -62,7 +63,8 @@ def test_peers_with_client_score_direction_and_subnets() -> None:
     assert "2 peers, 50 wanted" in text
     assert "1 outbound, 1 inbound; 2 MB in, 1 kB out" in text
     row = next(line for line in text.splitlines() if str(first.peer)[-12:] in line)
-    assert row.split() == [str(first.peer)[-12:], "teku/v1", "12.3", "-1.0", "out", "98", "12.3", "ms", "3,4,s1"]
+    cells = [str(first.peer)[-12:], "teku/v1", "12.3", "-1.0", "out", "quic-v1", "98", "12.3", "ms", "3,4,s1"]
+    assert row.split() == cells
     other = next(line for line in text.splitlines() if str(second.peer)[-12:] in line)
     assert other.endswith("0,1,2,3,4,5,6,7 and 56 more")
     assert "mainnet, digest 01020304, slot 100, head 99" in text

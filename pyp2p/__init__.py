@@ -18,6 +18,7 @@ _ERRORS = (
     "AnswerLate",
     "Attempt",
     "BackingOff",
+    "CertificateRefused",
     "ConnectFailed",
     "DataInUse",
     "Decline",

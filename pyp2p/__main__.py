@@ -3,6 +3,9 @@
 import sys
 
 try:
+    from pyp2p.cli.interrupts import leave_at_once
+
+    leave_at_once()
     from pyp2p.cli.main import main
 except KeyboardInterrupt:
     sys.exit(130)

@@ -11,6 +11,7 @@ from typing import Final
 
 from pyp2p.errors import (
     Attempt,
+    CertificateRefused,
     ConnectFailed,
     DialFailed,
     DialSelf,
@@ -23,7 +24,7 @@ from pyp2p.errors import (
     ResolveError,
     StageTimeout,
 )
-from pyp2p.trace import Stage
+from pyp2p.trace import Stage, Trace
 
 OK: Final = 0
 USAGE: Final = 2
@@ -81,6 +82,24 @@ _DECLINED_ADVICE = {
     "needs `pip install pyp2p[tls]`).",
     Stage.MUXER_SELECT: "It speaks another multiplexer: leave --muxer out to offer all that pyp2p has.",
 }
+
+# Of these errors the type alone says it; the first that fits.
+_ANYWHERE_ADVICE: Final[tuple[tuple[type[P2PError], str], ...]] = (
+    (DialSelf, "Use another --key, or none."),
+    (Refused, "A limit or rule of this node said no, not the peer."),
+    (
+        NoAddresses,
+        "pyp2p speaks TCP, WebSocket and QUIC (the last two with `pip install pyp2p[ws,quic]`): look for an "
+        "address of the peer like /ip4/IP/tcp/PORT or /ip4/IP/udp/PORT/quic-v1, and leave --transport out.",
+    ),
+    (ResolveError, _HANG_ADVICE[Stage.RESOLVE]),
+    (
+        CertificateRefused,
+        "--insecure goes on without judging it: the peer proves itself inside. Or its operator gives it a certificate "
+        "for this name, from an authority that this machine trusts (`pyp2p listen --web-cert`).",
+    ),
+    (ConnectFailed, "Check that the node runs and listens on this address and port (`pyp2p listen` starts one)."),
+)
 
 
 def clean(text: str) -> str:
@@ -164,17 +183,25 @@ def dial_failure(error: BaseException, target: str) -> CommandFailed:
 def step_failure(stage: Stage, error: BaseException, tried: str, attempts: Sequence[Attempt] = ()) -> CommandFailed:
     """An error at a stage; `tried` is the beginning of the paragraph."""
     code = exit_code(stage, error)
-    came = next((attempt.trace.current.bytes_in for attempt in attempts if attempt.error is error), 0)
-    reason = clean(f"{tried}: {_happened(stage, error, came)}.")
-    failure = CommandFailed(stage.value, code, reason, _advice(stage, error), attempts)
+    trace = next((attempt.trace for attempt in attempts if attempt.error is error), None)
+    reason = clean(f"{tried}: {_happened(stage, error, trace)}.")
+    failure = CommandFailed(stage.value, code, reason, _advice(stage, error, trace), attempts)
     if isinstance(error, PeerIdMismatch):
         failure.facts = {"expected": str(error.expected), "got": str(error.got)}
     return failure
 
 
-def _happened(stage: Stage, error: BaseException, came: int) -> str:
-    """`came`: how many bytes of the step did arrive."""
+def _is_on_top(stage: Stage, trace: Trace | None) -> bool:
+    """True when connecting failed at a further step, of TLS or a WebSocket: what they go over is open."""
+    return trace is not None and stage is Stage.CONNECT and [step.stage for step in trace.steps].count(stage) > 1
+
+
+def _happened(stage: Stage, error: BaseException, trace: Trace | None) -> str:
+    """`trace`: of the attempt that failed, where it is known."""
     reached = _REACHED[stage]
+    came = trace.current.bytes_in if trace is not None else 0
+    if trace is not None and _is_on_top(stage, trace):
+        reached = f"the connection was opened, but {trace.current.detail} did not come about"
     text = str(error) or type(error).__name__
     match error:
         case StageTimeout():
@@ -193,31 +220,19 @@ def _happened(stage: Stage, error: BaseException, came: int) -> str:
     return f"{reached}: {text}"
 
 
-def _advice(stage: Stage, error: BaseException) -> str:
+def _advice(stage: Stage, error: BaseException, trace: Trace | None) -> str:
     advice = _OTHER_ADVICE.get(stage, "See --trace and -vv for what happened on the way.")
     match error:
         case StageTimeout():
-            advice = _HANG_ADVICE.get(stage, "Try again, or raise --timeout.")
+            hung = Stage.SECURITY_SELECT if _is_on_top(stage, trace) else stage
+            advice = _HANG_ADVICE.get(hung, "Try again, or raise --timeout.")
         case PeerIdMismatch():
             advice = (
                 f"If this is the node you mean, it has a new key: use /p2p/{error.got}, or leave /p2p out. "
                 "Otherwise the address is out of date, or somebody pretends to be it."
             )
-        case DialSelf():
-            advice = "Use another --key, or none."
-        case Refused():
-            advice = "A limit or rule of this node said no, not the peer."
         case NoCommonProtocol():
             advice = _DECLINED_ADVICE.get(stage, "`pyp2p identify` shows which protocols the peer speaks.")
-        case NoAddresses():
-            advice = (
-                "pyp2p speaks TCP, WebSocket and QUIC (the last two with `pip install pyp2p[ws,quic]`): look for an "
-                "address of the peer like /ip4/IP/tcp/PORT or /ip4/IP/udp/PORT/quic-v1, and leave --transport out."
-            )
-        case ResolveError():
-            advice = _HANG_ADVICE[Stage.RESOLVE]
-        case ConnectFailed():
-            advice = "Check that the node runs and listens on this address and port (`pyp2p listen` starts one)."
         case _ if isinstance(error, RemoteClosed) or not isinstance(error, P2PError):
             advice = _HUNG_UP_ADVICE.get(stage, advice)
-    return advice
+    return next((always for kind, always in _ANYWHERE_ADVICE if isinstance(error, kind)), advice)

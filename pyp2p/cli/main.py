@@ -29,6 +29,7 @@ pyp2p speaks libp2p: it connects to nodes and shows what happens.
   pyp2p perf 127.0.0.1:4001             how fast is it?
   pyp2p dial 127.0.0.1:4001 --hold 60   connect, stay, and tell what happens
   pyp2p listen --port 4001              be a node that others can try
+  pyp2p interop                         take part in the public libp2p test suites
   pyp2p node --chain mainnet            be a beacon node's networking layer, without the beacon node
   pyp2p req status 127.0.0.1:9000       ask a beacon node: also metadata, beacon_blocks_by_range, ..
   pyp2p gossip sub TOPIC --peer ADDR    what is said about a topic? `gossip pub` says something
@@ -104,6 +105,15 @@ def _listen(options: argparse.Namespace, out: Output) -> int:
     from pyp2p.cli import delays
 
     return listen.run(options, out, delays.slowed(options.delay))
+
+
+def _interop(options: argparse.Namespace, out: Output) -> int:
+    try:
+        from pyp2p.cli import interop
+    except ImportError as error:
+        why = clean(str(error))
+        raise UsageError(f"interop needs an extra: {why}", "Try `pip install pyp2p[interop]`.") from None
+    return interop.run(options, out)
 
 
 def _demo(options: argparse.Namespace, out: Output) -> int:
@@ -191,7 +201,7 @@ def _extra_beacon() -> Iterator[None]:
         yield
     except ImportError as error:
         why = clean(str(error))
-        raise UsageError(f"beacon nodes need extras: {why}", "Try `pip install pyp2p[discv5,eth2]`.") from None
+        raise UsageError(f"beacon nodes need extras: {why}", "Try `pip install pyp2p[discv5,eth2,quic]`.") from None
 
 
 def _enr_read(options: argparse.Namespace, out: Output) -> int:
@@ -282,6 +292,8 @@ COMMANDS = (
     Command(("perf",), "measure the transfer rate to a node", _perf, (*_REACH, *table.PERF), _TARGET),
     Command(("listen",), "be a node, until standard input (a pipe) closes or an interrupt", _listen,
             (*table.COMMON, *table.STACK, *table.LISTEN)),
+    Command(("interop",), "dial or listen as the environment says, in a test of the public libp2p test suites: see "
+            "docs/interop.md", _interop, table.COMMON),
     Command(("node",), "be a node of a beacon chain: follow and serve a made-up one, show the gossip of any other, "
             "which is not verified and so not forwarded", _node, (*table.COMMON, *table.NODE)),
     Command(("req",), "ask a beacon node one request, and print the answer", _req,

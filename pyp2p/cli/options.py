@@ -216,19 +216,21 @@ def _place(text: str, least: int = 1) -> tuple[str, list[int]] | None:
     return (str(given), numbers) if (given.version == 6) == bool(bracket) == text.startswith("[") else None
 
 
-def _advertised(text: str) -> tuple[str, int, int]:
-    """IP address, TCP and UDP port."""
+def _advertised(text: str) -> tuple[str, int, int, int | None]:
+    """IP address, TCP and UDP port, and that of QUIC."""
     found = _place(text)
-    if found is None or len(found[1]) > 2:
+    if found is None or len(found[1]) > 3:
         raise argparse.ArgumentTypeError(
-            f"'{printable(text, 60)}' is no IP:TCP or IP:TCP:UDP, like 1.2.3.4:9000 or [2001:db8::1]:9000:9001"
+            f"'{printable(text, 60)}' is no IP:TCP, IP:TCP:UDP or IP:TCP:UDP:QUIC, like 1.2.3.4:9000 or "
+            "[2001:db8::1]:9000:9000:9001"
         )
     ip = ip_address(found[0])
     if ip.is_unspecified:
         raise argparse.ArgumentTypeError(f"{ip} stands for every address of a machine: give the one that others reach")
     if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
         raise argparse.ArgumentTypeError(f"{ip} is an IPv4 address written as IPv6: give {ip.ipv4_mapped}")
-    return found[0], found[1][0], found[1][-1]
+    ports = found[1]
+    return found[0], ports[0], ports[min(1, len(ports) - 1)], ports[2] if len(ports) == 3 else None
 
 
 def _host_port(text: str) -> tuple[str, int]:
@@ -411,11 +413,15 @@ NODE = (
     _BOOTNODE,
     Option("--data", "folder that keeps key, numbers, nodes and peers from run to run (default: nothing is kept; in "
            "the environment PYP2P_NODE_DATA)", str, "DIR", scope="NODE"),
-    replace(_PORT, help="TCP and UDP port to listen on (default: any free one)"),
+    replace(_PORT, help="TCP port to listen on, and UDP port of discovery (default: any free ones)"),
+    Option("--quic-port", "UDP port of QUIC (default: the one after --port; needs the extra quic)", whole(0, 65535),
+           "N"),
+    Option("--no-quic", "listen and dial over TCP alone", default=False),
     replace(_ADDR, help="IP address to listen on; may be repeated, one of each version (default: loopback when all "
             "bootnodes are there, else every interface)"),
-    Option("--advertise", "where others reach us, for our record: IP:TCP or IP:TCP:UDP, IPv6 as [IP]:TCP; may be "
-           "repeated (default: what others see)", _advertised, "IP:TCP[:UDP]", many=True),
+    Option("--advertise", "where others reach us, for our record: IP:TCP, IP:TCP:UDP (of discovery) or "
+           "IP:TCP:UDP:QUIC, IPv6 as [IP]:TCP; may be repeated (default: what others see)", _advertised,
+           "IP:TCP[:UDP[:QUIC]]", many=True),
     Option("--target-peers", "peers that are wanted (default: 100)", whole(1, 10_000), "N"),
     Option("--static-peer", "peer to be connected to for ever: a record, or a multiaddr with /p2p/ID; may be repeated",
            str, "PEER", many=True),

@@ -1,4 +1,7 @@
-"""`pyp2p ping`: round trips over one stream, as the specification wants it; a new one after a ping was lost."""
+"""`pyp2p ping`: round trips over one stream, as the specification wants it; a new one after a ping was lost.
+
+Over QUIC each ping has a stream of its own: there are peers that answer the first on a stream and no more.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from pyp2p.trace import Stage
 
 PINGS = 5
 LOST_AFTER = 10.0  # seconds
+_STREAM_EACH = "/quic-v1"  # the muxer that comes with QUIC
 
 
 @dataclass(slots=True)
@@ -82,7 +86,7 @@ def run(options: argparse.Namespace, out: Output) -> int:
 
 async def measure(reached: Reached, count: int, interval: float, tally: Tally, out: Output) -> None:
     """Send pings and print a line for each. Raises `CommandFailed` when none came back or the connection was lost."""
-    pinger = _Pinger(reached)
+    pinger = Pinger(reached)
     width = len(str(count))
     try:
         for number in range(1, count + 1):
@@ -104,26 +108,30 @@ async def measure(reached: Reached, count: int, interval: float, tally: Tally, o
     finally:
         pinger.close()
     if not tally.times or (tally.lost and not reached.connection.is_open):
-        raise _failed(reached, pinger.why)
+        raise ping_failure(pinger)
 
 
-class _Pinger:
-    """Pings over one stream; after a loss over the next."""
+class Pinger:
+    """Pings over one stream, after a loss over the next; over QUIC each over a stream of its own."""
 
     def __init__(self, reached: Reached) -> None:
         self.why: Exception | None = None
-        self._reached = reached
+        self.reached = reached
         self._stream: MuxedStream | None = None
 
     async def ping(self) -> float | None:
         """Seconds of one round trip; None when it was lost, and `why`. Raises `CommandFailed` when nobody serves it."""
-        reached = self._reached
+        reached = self.reached
         limit = max(min(LOST_AFTER, reached.deadline - trio.current_time()), 0)
         try:
             with trio.fail_after(limit):
                 if self._stream is None:
                     self._stream = await reached.connection.open_stream(PING_PROTOCOL)
-                return await ping(self._stream, reached.switch.platform.entropy)
+                seconds = await ping(self._stream, reached.switch.platform.entropy)
+            if reached.connection.muxer_protocol == _STREAM_EACH:
+                stream, self._stream = self._stream, None
+                await stream.aclose()
+            return seconds
         except NoCommonProtocol as error:
             raise protocol_failure(reached, error, "Tried to ping") from error
         except trio.TooSlowError:
@@ -140,8 +148,10 @@ class _Pinger:
             self._stream = None
 
 
-def _failed(reached: Reached, why: Exception | None) -> CommandFailed:
-    error = StageTimeout(Stage.PROTOCOL, LOST_AFTER) if why is None else why
+def ping_failure(pinger: Pinger) -> CommandFailed:
+    """That the last ping was lost, as the failure of the command."""
+    reached = pinger.reached
+    error = StageTimeout(Stage.PROTOCOL, LOST_AFTER) if pinger.why is None else pinger.why
     failure = protocol_failure(reached, error, "Pinged")
     if trio.current_time() < reached.deadline:
         failure.code = STAGE_CODES[Stage.PROTOCOL]

@@ -33,6 +33,7 @@ from pyp2p.cli.stack import stack
 from pyp2p.cli.stdout import emit
 from pyp2p.cli.target import parse_target
 from pyp2p.errors import (
+    AdmissionRefused,
     AnswerLate,
     NotSpoken,
     PeerDeclined,
@@ -118,6 +119,8 @@ class _Request:
             await self._ask_first_spoken(connection, versions)
         except RequestFailed as error:
             raise self._request_failed(connection, error) from None
+        except AdmissionRefused:  # it said goodbye in answer to our status
+            raise self._failed(connection, "network", f"{name} was not asked") from None
 
     async def _ask_first_spoken(self, connection: Connection, versions: list[Method[Any, Any]]) -> None:
         if not versions[0].before_admission:

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from pyp2p.cli.failure import INTERRUPTED
+from pyp2p.cli.interrupts import raise_again
 from pyp2p.cli.output import Output
 
 _REDRAW = 0.2
@@ -22,6 +23,7 @@ def run(command: Callable[[], Awaitable[int]], out: Output, terminated: int = IN
     """Run `command` and return its exit code; 130 when it was interrupted, `terminated` after SIGTERM and SIGHUP."""
     code = INTERRUPTED
     try:
+        raise_again()
         code = trio.run(_main, command, out, terminated)
     except* KeyboardInterrupt:  # before the receiver was there, or the second one
         out.status(None)

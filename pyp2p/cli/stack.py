@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import ssl
+import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -60,7 +61,7 @@ def transports(options: argparse.Namespace) -> list[Transport]:
     if name is None:
         return [make() for make in made.values()]
     if name not in made:
-        what, library = {"ws": ("WebSocket", "wsproto"), "quic": ("QUIC", "aioquic")}[name]
+        what, library = {"ws": ("WebSocket", "wsproto or pycryptodome"), "quic": ("QUIC", "aioquic")}[name]
         raise UsageError(f"{what} needs an extra: {library} is not installed", f"Try `pip install pyp2p[{name}]`.")
     return [made[name]()]
 
@@ -110,7 +111,18 @@ def _qlog(options: argparse.Namespace) -> str | None:
     name: str | None = options.qlog
     if name is not None and not Path(name).is_dir():
         raise UsageError(f"--qlog: {printable(name, 200)} is no folder", "It has to be there.")
+    if name is not None and not _takes_files(name):
+        raise UsageError(f"--qlog: no file can be made in {printable(name, 200)}", "Choose a folder of your own.")
     return name
+
+
+def _takes_files(folder: str) -> bool:
+    """Told before anything is logged; by trying, since permissions alone do not say it."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 def _key_log(options: argparse.Namespace) -> Callable[[bytes], None] | None:

@@ -28,6 +28,11 @@ def run(*words: str, **more: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(*words), check=False, env=environment, timeout=SECONDS, **settings)
 
 
+def unwrapped(text: str) -> str:
+    """What was said to people, in one line."""
+    return " ".join(text.split())
+
+
 def events(text: str) -> list[dict[str, Any]]:
     """The lines of JSON, each checked for what all of them have."""
     found = [json.loads(line) for line in text.splitlines()]

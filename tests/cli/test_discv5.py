@@ -14,7 +14,7 @@ import pytest
 
 from pyp2p.discv5.enr import Enr
 from pyp2p.peer.keys import Identity, KeyType
-from tests.cli.support import SECONDS, command, events, run
+from tests.cli.support import SECONDS, command, events, run, unwrapped
 from tests.cli.support import listening as any_listening
 
 pytestmark = pytest.mark.slow
@@ -55,11 +55,6 @@ def dead() -> Iterator[str]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as held:
         held.bind(("127.0.0.1", 0))
         yield record_at(held.getsockname()[1])
-
-
-def unwrapped(text: str) -> str:
-    """What was said to people, in one line."""
-    return " ".join(text.split())
 
 
 def record_at(port: int, **pairs: Any) -> str:

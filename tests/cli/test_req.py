@@ -205,7 +205,7 @@ async def test_declining_breaking_the_protocol_and_silence_have_words_of_their_o
         await trio.sleep_forever()
 
     async def ask(net: BeaconNetwork, *words: str) -> tuple[int, dict[str, Any]]:
-        (address,) = net.switch.multiaddrs
+        address = net.switch.multiaddrs[0]
         given = ("req", words[0], str(address), "--chain", f"dev:{chain.genesis_time}", "--json", *words[1:])
         done = await trio.to_thread.run_sync(lambda: run(*given))
         (error,) = events(done.stdout)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from tests.cli.support import events, listening, run
+from tests.cli.support import events, listening, run, unwrapped
 from tests.unit.security.tls_tools import P256, certificate
 
 pytestmark = pytest.mark.slow
@@ -25,10 +26,6 @@ STACKS = {
 }
 
 
-def unwrapped(text: str) -> str:
-    return " ".join(text.split())
-
-
 @pytest.mark.parametrize("name", STACKS)
 def test_identify_over_each_stack(name: str) -> None:
     words, transport, security, muxer = STACKS[name]
@@ -36,8 +33,19 @@ def test_identify_over_each_stack(name: str) -> None:
         (found,) = events(run("identify", node.address, "--json", *words).stdout)
         assert (found["peer_id"], found["security"], found["muxer"]) == (node.peer_id, security, muxer)
         assert transport in found["transport"]
+        assert found["round_trips"] == (4 if transport == "ws" else 3)
         done = run("ping", node.address, "--count", "2", "--interval", "0")  # all that is installed is offered
         assert done.returncode == 0, done.stderr
+
+
+def test_the_steps_of_a_quic_connection_are_shown_with_their_bytes() -> None:
+    with listening("--transport", "quic") as node:
+        (found,) = events(run("identify", node.address, "--json", "--trace").stdout)
+        connect, handshake, muxer, identify = found["trace"]
+        assert [step["stage"] for step in found["trace"]] == ["connect", "handshake", "muxer_select", "identify"]
+        assert (handshake["detail"], muxer["detail"]) == ("/tls/1.0.0 (ALPN libp2p)", "/quic-v1 (early)")
+        assert min(connect["bytes_out"], connect["bytes_in"]) >= 1200  # a first datagram is never smaller
+        assert min(handshake["bytes_out"], identify["bytes_out"], identify["bytes_in"]) > 0
 
 
 @pytest.mark.parametrize(("name", "labels"), [("tls", 5), ("quic", 4)])
@@ -68,9 +76,17 @@ def test_a_secure_websocket(given: bool, tmp_path: Path) -> None:
     with listening(*words) as node:
         refused = run("identify", node.address)
         assert refused.returncode == 11
-        assert "self-signed certificate" in unwrapped(refused.stderr)
+        said = unwrapped(refused.stderr)
+        assert re.search(r"TLS to 127.0.0.1 \(/ip4/127.0.0.1/tcp/\d+\): its certificate is refused: self-signed", said)
+        assert "--insecure goes on without judging it" in said
+        assert "--web-cert" in said
         (found,) = events(run("identify", node.address, "--insecure", "--json").stdout)
         assert found["peer_id"] == node.peer_id
+        assert found["round_trips"] == 5
+        tcp, tls, http, *_ = found["trace"]
+        assert [step["stage"] for step in (tcp, tls, http)] == ["connect"] * 3
+        assert (tls["detail"], http["detail"].split(":")[0]) == ("TLS to 127.0.0.1", "WebSocket at 127.0.0.1")
+        assert all(step["bytes_out"] and step["bytes_in"] and step["flights"] for step in (tls, http))
 
 
 def pem() -> bytes:
@@ -83,6 +99,11 @@ def pem() -> bytes:
     [
         (("--key-log", "/nowhere/x"), "--key-log: /nowhere/x: No such file"),
         (("--transport", "quic", "--qlog", "/nowhere"), "--qlog: /nowhere is no folder"),
+        pytest.param(
+            ("--transport", "quic", "--qlog", "/proc"),
+            "--qlog: no file can be made in /proc",
+            marks=pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc"),
+        ),
         (("--transport", "http"), "tcp, ws"),
     ],
 )

@@ -6,6 +6,7 @@ from pyp2p.cli.failure import clean, dial_failure, exit_code, step_failure
 from pyp2p.errors import (
     Attempt,
     BackingOff,
+    CertificateRefused,
     ConnectFailed,
     DialFailed,
     DialSelf,
@@ -26,6 +27,7 @@ CASES = [
     (Stage.RESOLVE, ResolveError("no such name"), 10),
     (Stage.RESOLVE, NoAddresses("nothing"), 10),
     (Stage.CONNECT, ConnectFailed("connection refused"), 11),
+    (Stage.CONNECT, CertificateRefused("self-signed certificate"), 11),
     (Stage.CONNECT, NoAddresses("no transport"), 11),
     (Stage.SECURITY_SELECT, MultistreamError("expected, got HTTP"), 12),
     (Stage.SECURITY_SELECT, NoCommonProtocol(["/noise"]), 12),
@@ -69,6 +71,17 @@ def test_the_attempt_that_got_furthest_decides() -> None:
     shown = failure.as_json()["attempts"]
     assert [each["stage"] for each in shown] == ["handshake", "connect"]
     assert [set(each) for each in shown] == [{"address", "stage", "reason", "trace"}] * 2
+
+
+@pytest.mark.parametrize("detail", ["TLS to example.com", "WebSocket at example.com:80"])
+def test_who_accepts_a_connection_and_then_says_nothing_is_no_firewall(detail: str) -> None:
+    trace, error = Trace(), StageTimeout(Stage.CONNECT, 3.0)
+    trace.begin(Stage.CONNECT, "/ip4/1.1.1.1/tcp/1", 0.0)
+    trace.begin(Stage.CONNECT, detail, 1.0)
+    failure = dial_failure(DialFailed(None, [Attempt("/ip4/1.1.1.1/tcp/1", Stage.CONNECT, error, trace)]), "x")
+    assert failure.code == 16
+    assert f"the connection was opened, but {detail} did not come about; nothing came back within 3 s" in failure.reason
+    assert "accepts connections and says nothing" in failure.advice
 
 
 def test_nothing_tried_is_a_failure_to_resolve() -> None:

@@ -14,6 +14,7 @@ import pytest
 from pyp2p import KeyType, Mplex, Noise, Tcp, Tls, WebSocket, Yamux
 from pyp2p.quic.transport import Quic
 from tests.interop.peers import EARLY_MUXER, KEY_TYPES, LANGUAGES, PUSHES_ON_DEMAND
+from tests.interop.webcert import certificate, secure_websocket
 
 Test = TypeVar("Test", bound=Callable[..., Any])
 
@@ -22,6 +23,7 @@ SECURITIES = {"noise": Noise, "tls": Tls}
 TRANSPORTS = {
     "tcp": (Tcp, "/ip4/127.0.0.1/tcp/0"),
     "ws": (WebSocket, "/ip4/127.0.0.1/tcp/0/ws"),
+    "wss": (secure_websocket, "/ip4/127.0.0.1/tcp/0/tls/ws"),
     "quic": (Quic, "/ip4/127.0.0.1/udp/0/quic-v1"),
 }
 KEYS = {
@@ -54,11 +56,12 @@ class Stack:
     @property
     def flags(self) -> list[str]:
         """For a peer program."""
-        return ["--transport", self.transport, "--security", self.security, "--muxer", self.muxer]
+        flags = ["--transport", self.transport, "--security", self.security, "--muxer", self.muxer]
+        return [*flags, "--web-cert", str(certificate())] if self.transport == "wss" else flags
 
 
 STACKS = [
-    *(Stack(*names) for names in itertools.product(("tcp", "ws"), SECURITIES, MUXERS)),
+    *(Stack(*names) for names in itertools.product(("tcp", "ws", "wss"), SECURITIES, MUXERS)),
     Stack("quic", "tls", "yamux"),  # which has both in itself: the peers heed only the first of their flags
 ]
 

@@ -28,17 +28,20 @@ incompressible). Its output is one JSON object a line and has to be read, or the
   `{"event": "graft"|"prune", "dir", "peer", "topic"}` for the control messages of each RPC;
 - `{"event": "rejected"|"dropped", "peer", "reason"}` where the implementation tells it (go, rust).
 
-Flags of both sides: `--security noise|tls`, `--muxer yamux|mplex|both`, `--key TYPE` (see `KEY_TYPES`); go's `listen`
-takes `--push-after DURATION`. All of them talk to loopback only.
+Flags of both sides: `--transport tcp|ws|wss|quic`, `--security noise|tls`, `--muxer yamux|mplex|both`, `--key TYPE`
+(see `KEY_TYPES`); go's `listen` takes `--push-after DURATION`. `wss` needs `--web-cert FILE`, a certificate and its key
+as PEM, which a listener shows; as a dialler rust takes this one, go and js any. All of them talk to loopback only.
 
 Two more speak discv5 (go-discv5: go-ethereum, js-discv5: @chainsafe/discv5): `listen` prints `LISTEN <record>` and does
 what lines of its standard input ask for; `ping|enr|findnode|talkreq|lookup|sessions RECORD` print a JSON line each.
 Their flags and lines are in docs/interop.md.
 
+Programs that the tests need besides are got from Debian (debian.py): a redis server, and a
+Chromium for the page in `browser` (browser_support.py).
+
     python -m tests.interop.peers build     builds every peer whose toolchain is here and says how it went
 """
 
-import fcntl
 import functools
 import hashlib
 import json
@@ -57,15 +60,15 @@ from typing import IO, Any
 import pytest
 import trio
 
+from tests.interop import debian
+from tests.interop.cache import PeerUnavailable, cached, run_step
+from tests.interop.debian import Program
+
 HERE = Path(__file__).parent
 BUILD_SECONDS = 1_500  # a cold rust build takes five minutes on two cores
 START_SECONDS = 30
 STOP_SECONDS = 5
 LINE_LIMIT = 1 << 20  # a peer that prints a longer line is broken
-
-
-class PeerUnavailable(Exception):
-    """The peer cannot be built here: no toolchain, or its build failed."""
 
 
 class PeerFailed(Exception):
@@ -87,7 +90,7 @@ class Recipe:
 RECIPES = {
     "go": Recipe(
         tools=("go",),
-        sources=("go.mod", "go.sum", "main.go", "mesh.go", "pb.go"),
+        sources=("go.mod", "go.sum", "main.go", "mesh.go", "pb.go", "wss.go"),
         build=("go", "build", "-buildvcs=false", "-trimpath", "-o", "gopeer", "."),
         environment={"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly", "GOWORK": "off"},
         keep=("gopeer",),
@@ -142,6 +145,22 @@ _ETH2 = (
     *(f"{name}.mjs" for name in ("peer", "bench", "chain", "exchange", "gossip", "methods", "misbehave", "wire")),
 )
 RECIPES["js-eth2"] = replace(RECIPES["js"], sources=_ETH2, keep=(*_ETH2, "node_modules"))
+RECIPES["browser"] = replace(  # a page
+    RECIPES["js"],
+    sources=("package.json", "package-lock.json", "index.html", "page.mjs"),
+    build=("npm", "run", "build", "--loglevel=error"),
+    keep=("index.html", "page.js"),
+    command=("{}",),
+)
+# Programs that are no peers.
+PROGRAMS = {
+    "redis-server": Program(("redis-server",), ("redis-server",), "usr/bin/redis-server"),
+    "chromium": Program(  # the package's own command names its folder below `/`
+        ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"),
+        ("chromium-headless-shell",),
+        "usr/lib/chromium/chromium-headless-shell",
+    ),
+}
 LANGUAGES = ("go", "rust", "js")  # the peers that speak libp2p
 DISCV5 = ("go-discv5", "js-discv5")
 
@@ -156,13 +175,6 @@ EARLY_MUXER = {"go": True, "rust": False, "js": True}
 PUSHES_ON_DEMAND = {"go": True, "rust": False, "js": False}
 
 
-def cache_folder() -> Path:
-    """Where built peers are kept."""
-    configured = os.environ.get("XDG_CACHE_HOME", "")
-    base = Path(configured) if os.path.isabs(configured) else Path.home() / ".cache"
-    return base / "pyp2p" / "peers"
-
-
 def _source_hash(language: str) -> str:
     recipe = RECIPES[language]
     digest = hashlib.sha256(repr(recipe).encode())
@@ -172,70 +184,57 @@ def _source_hash(language: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def _build(language: str, place: Path) -> None:
-    """Builds in a temporary folder beside `place` and renames: a half-built peer is never seen."""
+def _run_build(language: str, work: Path) -> None:
     recipe = RECIPES[language]
-    with tempfile.TemporaryDirectory(prefix=f".{language}-", dir=place.parent) as name:
-        work, finished = Path(name, "work"), Path(name, "finished")
+    said = f"{language}: {' '.join(recipe.build)}"
+    run_step(said, recipe.build, BUILD_SECONDS, cwd=work, env=os.environ | recipe.environment)
+
+
+def _build(language: str) -> Path:
+    """The folder of the built peer. Raises `PeerUnavailable`."""
+    recipe = RECIPES[language]
+    missing = [tool for tool in recipe.tools if shutil.which(tool) is None]
+    if missing:
+        raise PeerUnavailable(f"{language}: {' and '.join(missing)} not found")
+
+    def fill(work: Path, finished: Path) -> None:
         for source in recipe.sources:
             (work / source).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(HERE / language / source, work / source)
-        environment = os.environ | recipe.environment
-        try:
-            done = subprocess.run(
-                recipe.build,
-                cwd=work,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                timeout=BUILD_SECONDS,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise PeerUnavailable(f"{language}: the build took more than {BUILD_SECONDS} s") from error
-        if done.returncode:
-            tail = done.stdout.decode(errors="replace")[-2_000:]
-            raise PeerUnavailable(f"{language}: {' '.join(recipe.build)} ended with {done.returncode}\n{tail}")
-        finished.mkdir()
+        _run_build(language, work)
         for kept in recipe.keep:
             shutil.move(work / kept, finished / Path(kept).name)
-        finished.rename(place)
+
+    return cached(language, _source_hash(language), fill)
 
 
 @functools.cache
-def _ensure(language: str) -> Path | PeerUnavailable:
-    """The folder of the built peer, or why there is none: remembered, so that a failing build is tried once per run."""
-    missing = [tool for tool in RECIPES[language].tools if shutil.which(tool) is None]
-    if missing:
-        return PeerUnavailable(f"{language}: {' and '.join(missing)} not found")
-    place = cache_folder() / f"{language}-{_source_hash(language)}"
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with open(place.parent / f"{language}.lock", "w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not place.is_dir():
-            try:
-                _build(language, place)
-            except PeerUnavailable as error:
-                return error
-    return place
+def _ensure(name: str) -> list[str] | PeerUnavailable:
+    """The command line, or why there is none: remembered, so that a failing build is tried once per run."""
+    try:
+        if name in PROGRAMS:
+            return debian.command(PROGRAMS[name])
+        place = _build(name)
+    except PeerUnavailable as error:
+        return error
+    return [part.format(place) for part in RECIPES[name].command]
 
 
-def command(language: str) -> list[str]:
-    """The command line of a built peer, to which a sub-command and flags are added; builds it when needed (minutes).
+def command(name: str) -> list[str]:
+    """The command line of a built peer or of a program, to which flags are added; builds it when needed (minutes).
 
     Raises `PeerUnavailable`.
     """
-    place = _ensure(language)
-    if isinstance(place, PeerUnavailable):
-        raise place
-    return [part.format(place) for part in RECIPES[language].command]
+    words = _ensure(name)
+    if isinstance(words, PeerUnavailable):
+        raise words
+    return list(words)
 
 
-def require(language: str) -> None:
+def require(name: str) -> None:
     """For fixtures: builds the peer; without it the test is skipped, or fails when PYP2P_REQUIRE_INTEROP=1."""
     try:
-        command(language)
+        command(name)
     except PeerUnavailable as error:
         if os.environ.get("PYP2P_REQUIRE_INTEROP") == "1":
             pytest.fail(str(error), pytrace=False)
@@ -360,15 +359,16 @@ async def run_peer(language: str, *arguments: str, seconds: float = 90) -> list[
 
 
 def main(arguments: list[str]) -> int:
-    """`build [LANGUAGE...]`: 0 unless a peer is missing and PYP2P_REQUIRE_INTEROP=1."""
-    if not arguments or arguments[0] != "build" or not set(arguments[1:]) <= set(RECIPES):
-        print(f"usage: python -m tests.interop.peers build [{'|'.join(RECIPES)}]...", file=sys.stderr)
+    """`build [NAME...]`: 0 unless a peer or program is missing and PYP2P_REQUIRE_INTEROP=1."""
+    every = [*RECIPES, *PROGRAMS]
+    if not arguments or arguments[0] != "build" or not set(arguments[1:]) <= set(every):
+        print(f"usage: python -m tests.interop.peers build [{'|'.join(every)}]...", file=sys.stderr)
         return 2
     missing = 0
-    for language in arguments[1:] or RECIPES:
+    for name in arguments[1:] or every:
         start = time.monotonic()
         try:
-            print(f"{language}: {command(language)[-1]} ({time.monotonic() - start:.0f} s)", flush=True)
+            print(f"{name}: {command(name)[-1]} ({time.monotonic() - start:.0f} s)", flush=True)
         except PeerUnavailable as error:
             missing += 1
             print(f"not built: {error}", flush=True)

@@ -92,6 +92,13 @@ async def test_ping_and_perf(language: str) -> None:
     assert (moved["upload_bytes"], moved["download_bytes"]) == (size, size)
 
 
+async def test_pings_over_quic_with_a_stream_each(language: str) -> None:
+    with trio.fail_after(PATIENCE):
+        async with open_peer(language, "--transport", "quic") as peer:
+            pinged = await _run("ping", peer.address, "--count", "100", "--interval", "0")
+    assert (pinged["count"], pinged["lost"]) == (100, 0)
+
+
 @matrix.muxers()
 async def test_listen(language: str, muxer: str) -> None:
     """A peer identifies, pings and measures `pyp2p listen`, which ends when its standard input does."""

@@ -28,6 +28,18 @@ async def test_three_with_one_security_and_one_muxer(language: str, muxer: str) 
                 assert sum(waits.values()) == 1
 
 
+async def test_four_over_a_websocket(language: str) -> None:
+    with trio.fail_after(PATIENCE):
+        peer_of_websockets = open_peer(language, "--transport", "ws", "--muxer", "yamux")
+        async with peer_of_websockets as peer, open_switch("yamux", listen=False) as switch:
+            connection = await switch.connect(peer.address)
+            tcp, http, *others = connection.trace.steps
+            assert (tcp.stage, tcp.waits, http.stage, http.waits) == (Stage.CONNECT, 1, Stage.CONNECT, 1)
+            assert http.detail.startswith("WebSocket at 127.0.0.1:")
+            assert sum(step.waits for step in others) == 2
+            assert connection.trace.round_trips == 4
+
+
 async def test_four_with_two_muxers_and_no_early_list(language: str) -> None:
     with trio.fail_after(PATIENCE):
         async with open_peer(language, "--muxer", "both") as peer:

@@ -50,10 +50,11 @@ const (
 )
 
 var (
-	fTransport = flag.String("transport", "tcp", "tcp|ws|quic")
+	fTransport = flag.String("transport", "tcp", "tcp|ws|wss|quic")
 	fSecurity  = flag.String("security", "noise", "noise|tls|both (quic ignores it)")
 	fMuxer     = flag.String("muxer", "yamux", "yamux|mplex|both (quic ignores it)")
 	fPort      = flag.Int("port", 0, "listen port")
+	fWebCert   = flag.String("web-cert", "", "wss: PEM file with a certificate and its key, which a listener shows")
 	fSeed      = flag.Int64("seed", -1, "deterministic identity from this seed (>=0)")
 	fKey       = flag.String("key", "ed25519", "ed25519|secp256k1|ecdsa|rsa")
 	fRcmgr     = flag.String("rcmgr", "none", "none|default (go-libp2p's default resource manager)")
@@ -156,6 +157,9 @@ func newHost(listen bool, off int64) host.Host {
 	case "ws":
 		opts = append(opts, libp2p.Transport(ws.New))
 		addr = fmt.Sprintf("/ip4/127.0.0.1/tcp/%d/ws", *fPort)
+	case "wss":
+		opts = append(opts, libp2p.Transport(ws.New, ws.WithTLSConfig(webCertificate()), ws.WithTLSClientConfig(trusting())))
+		addr = fmt.Sprintf("/ip4/127.0.0.1/tcp/%d/wss", *fPort)
 	case "quic":
 		opts = append(opts, libp2p.Transport(quic.NewTransport))
 		addr = fmt.Sprintf("/ip4/127.0.0.1/udp/%d/quic-v1", *fPort)

@@ -10,13 +10,14 @@ if (Promise.withResolvers == null) {       // libp2p 3.3 needs Node 22's Promise
 if (globalThis.WebSocket == null) { try { globalThis.WebSocket = (await import('ws')).WebSocket } catch {} }   // @libp2p/websockets 10 wants a global WebSocket (Node 22)
 import { parseArgs } from 'node:util'
 import { createHash } from 'node:crypto'
+import { readFile } from 'node:fs/promises'
 import { gossipOptions, mesh, random } from './mesh.mjs'
 
 const { values: F, positionals: P } = parseArgs({
   allowPositionals: true,
   options: {
     transport: { type: 'string', default: 'tcp' }, security: { type: 'string', default: 'noise' },
-    muxer: { type: 'string', default: 'yamux' }, port: { type: 'string', default: '0' },
+    muxer: { type: 'string', default: 'yamux' }, port: { type: 'string', default: '0' }, 'web-cert': { type: 'string', default: '' },
     upload: { type: 'string', default: '0' }, download: { type: 'string', default: '0' }, runs: { type: 'string', default: '1' },
     count: { type: 'string', default: '100' }, concurrency: { type: 'string', default: '1' },
     topic: { type: 'string', default: 'test' }, size: { type: 'string', default: '200' },
@@ -66,6 +67,11 @@ async function makeNode ({ listen = false, pubsub = false, autoIdentify = true, 
   } else if (F.transport === 'ws') {
     cfg.transports.push((await import('@libp2p/websockets')).webSockets())
     if (listen) cfg.addresses.listen.push(`/ip4/127.0.0.1/tcp/${port}/ws`)
+  } else if (F.transport === 'wss') {
+    process.env.NODE_TLS_REJECT_UNAUTHORIZED = '0'          // judges no certificate: who the peer is, is proven inside
+    const pem = await readFile(F['web-cert'])
+    cfg.transports.push((await import('@libp2p/websockets')).webSockets({ https: { cert: pem, key: pem } }))
+    if (listen) cfg.addresses.listen.push(`/ip4/127.0.0.1/tcp/${port}/tls/ws`)
   } else if (F.transport === 'quic') {
     cfg.transports.push((await import('@chainsafe/libp2p-quic')).quic())
     if (listen) cfg.addresses.listen.push(`/ip4/127.0.0.1/udp/${port}/quic-v1`)

@@ -4,6 +4,7 @@ mod proto;
 use std::{collections::HashMap, sync::Arc, time::{Duration, Instant}};
 use anyhow::{bail, Context as _, Result};
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, StreamExt};
+use rustls_pki_types::{pem::PemObject, CertificateDer, PrivateKeyDer};
 use libp2p::core::{muxing::StreamMuxerBox, transport::Boxed, upgrade::{SelectUpgrade, Version}, Transport};
 use libp2p::swarm::{behaviour::toggle::Toggle, dial_opts::DialOpts, ConnectionId, NetworkBehaviour, StreamProtocol, SwarmEvent};
 use libp2p::{gossipsub, identify, identity::Keypair, multiaddr::Protocol, noise, ping, quic, tcp, tls, websocket, yamux, Multiaddr, PeerId, Swarm};
@@ -27,22 +28,36 @@ impl Args {
     }
 }
 
-fn transport(kp: &Keypair, t: &str, sec: &str, mux: &str, v: Version) -> Result<Boxed<(PeerId, StreamMuxerBox)>> {
+/// `/wss`: a listener shows the certificate of --web-cert, a dialler trusts that one too: libp2p-websocket checks every one.
+fn secure_websocket(pem: &str) -> Result<websocket::Config<tcp::tokio::Transport>> {
+    let key = PrivateKeyDer::from_pem_file(pem).with_context(|| format!("--web-cert {pem}: its key"))?;
+    let cert = CertificateDer::from_pem_file(pem).with_context(|| format!("--web-cert {pem}: its certificate"))?;
+    let cert = websocket::tls::Certificate::new(cert.to_vec());
+    let mut tls = websocket::tls::Config::builder();
+    tls.server(websocket::tls::PrivateKey::new(key.secret_der().to_vec()), [cert.clone()])?.add_trust(&cert)?;
+    let mut made = websocket::Config::new(tcp::tokio::Transport::new(tcp::Config::default().nodelay(true)));
+    made.set_tls_config(tls.finish());
+    Ok(made)
+}
+
+fn transport(kp: &Keypair, a: &Args, v: Version) -> Result<Boxed<(PeerId, StreamMuxerBox)>> {
+    let (sec, mux) = (a.s("security", "noise"), a.s("muxer", "yamux"));
     let tcp = || tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
-    macro_rules! muxed { ($a:expr) => { match mux {
+    macro_rules! muxed { ($a:expr) => { match mux.as_str() {
         "yamux" => $a.multiplex(yamux::Config::default()).map(|(p, m), _| (p, StreamMuxerBox::new(m))).boxed(),
         "mplex" => $a.multiplex(libp2p_mplex::Config::new()).map(|(p, m), _| (p, StreamMuxerBox::new(m))).boxed(),
         "both" => $a.multiplex(SelectUpgrade::new(yamux::Config::default(), libp2p_mplex::Config::new())).map(|(p, m), _| (p, StreamMuxerBox::new(m))).boxed(),
         x => bail!("--muxer {x}: yamux|mplex|both") } } }
-    macro_rules! secured { ($t:expr) => { match sec {
+    macro_rules! secured { ($t:expr) => { match sec.as_str() {
         "noise" => muxed!($t.upgrade(v).authenticate(noise::Config::new(kp)?)),
         "tls" => muxed!($t.upgrade(v).authenticate(tls::Config::new(kp)?)),
         x => bail!("--security {x}: noise|tls") } } }
-    Ok(match t {
+    Ok(match a.s("transport", "tcp").as_str() {
         "tcp" => secured!(tcp()),
         "ws" => secured!(websocket::Config::new(tcp())),
+        "wss" => secured!(secure_websocket(&a.s("web-cert", ""))?),
         "quic" => quic::tokio::Transport::new(quic::Config::new(kp)).map(|(p, m), _| (p, StreamMuxerBox::new(m))).boxed(),
-        x => bail!("--transport {x}: tcp|ws|quic"),
+        x => bail!("--transport {x}: tcp|ws|wss|quic"),
     })
 }
 
@@ -70,7 +85,7 @@ async fn serve_echo(mut s: impl AsyncRead + AsyncWrite + Unpin) -> Result<()> {
 fn swarm_with(a: &Args, gossip: bool, pinger: bool) -> Result<(Swarm<B>, proto::Opener)> {
     let kp = match a.s("key", "ed25519").as_str() { "secp256k1" => Keypair::generate_secp256k1(), _ => Keypair::generate_ed25519() };
     let v = if a.s("upgrade", "lazy") == "v1" { Version::V1 } else { Version::V1Lazy };
-    let t = transport(&kp, &a.s("transport", "tcp"), &a.s("security", "noise"), &a.s("muxer", "yamux"), v)?;
+    let t = transport(&kp, a, v)?;
     let mut protocols = vec![StreamProtocol::new(PERF), StreamProtocol::new(ECHO)];
     if !pinger { protocols.push(StreamProtocol::new(PING)) } // rust-libp2p answers no pings to a peer that does not serve ping itself
     let (proto, opener) = proto::Behaviour::new(protocols, serve());
@@ -91,7 +106,7 @@ async fn stop_signal() {
 
 fn listen_addr(a: &Args) -> Result<Multiaddr> {
     let p = a.n("port", 0)?;
-    Ok(match a.s("transport", "tcp").as_str() { "quic" => format!("/ip4/127.0.0.1/udp/{p}/quic-v1"), "ws" => format!("/ip4/127.0.0.1/tcp/{p}/ws"), _ => format!("/ip4/127.0.0.1/tcp/{p}") }.parse()?)
+    Ok(match a.s("transport", "tcp").as_str() { "quic" => format!("/ip4/127.0.0.1/udp/{p}/quic-v1"), "ws" => format!("/ip4/127.0.0.1/tcp/{p}/ws"), "wss" => format!("/ip4/127.0.0.1/tcp/{p}/tls/ws"), _ => format!("/ip4/127.0.0.1/tcp/{p}") }.parse()?)
 }
 
 async fn listen(a: &Args, topic: Option<String>) -> Result<()> {

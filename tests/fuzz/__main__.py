@@ -7,11 +7,15 @@ from where every run starts and which `test_corpus.py` replays. Without atheris,
 """
 
 import hashlib
+import io
+import os
 import random
 import re
-import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
+from contextlib import nullcontext, redirect_stderr
 from pathlib import Path
 
 try:
@@ -21,7 +25,7 @@ except ImportError:  # no wheel for this platform
 
 HERE = Path(__file__).parent
 KEPT = Path(".fuzz")
-CHILD = "--child"
+WATCHED = ["pyp2p", "aioquic", "wsproto", "h11"]  # whose code is to be reached
 REPLAY = "--replay"
 DATAGRAMS = "datagrams"
 
@@ -76,9 +80,9 @@ def replay(name: str, path: str) -> int:
 
 
 def fuzz(name: str, seconds: int) -> None:
-    """In a process of its own, because libFuzzer ends it."""
-    with atheris.instrument_imports(include=["pyp2p"]):
-        from tests.fuzz.targets import MAX_INPUT, TARGETS
+    """Mutates what reaches new code, and ends the process, as libFuzzer does."""
+    from tests.fuzz.targets import MAX_INPUT, TARGETS
+
     new, seeds = KEPT / name, KEPT / f"{name}.seeds"
     for folder in (new, seeds):
         folder.mkdir(parents=True, exist_ok=True)
@@ -91,18 +95,31 @@ def fuzz(name: str, seconds: int) -> None:
     atheris.Fuzz()
 
 
+def forked(work: Callable[[str, int], None], name: str, seconds: int) -> tuple[int, str]:
+    """How a process of its own ended and what it said; it begins with all that is loaded here, which takes seconds."""
+    with tempfile.TemporaryFile() as said:
+        sys.stdout.flush()
+        process = os.fork()
+        if not process:
+            os.dup2(said.fileno(), 1)
+            os.dup2(said.fileno(), 2)
+            work(name, seconds)
+            sys.exit(0)  # as what libFuzzer raises: on the way out it keeps the input that failed
+        code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        said.seek(0)
+        return code, said.read().decode(errors="replace")
+
+
 def main(arguments: list[str]) -> int:
     """Runs the targets one after the other and prints a line for each."""
-    if arguments[:1] == [CHILD]:
-        (fuzz_blindly if atheris is None else fuzz)(arguments[1], int(arguments[2]))
-        return 0
     if arguments[:1] == [DATAGRAMS] and len(arguments) > 1:
         from tests.fuzz import datagrams
 
         return datagrams.main(arguments[1:])
     if arguments[:1] == [REPLAY] and len(arguments) == 3:
         return replay(*arguments[1:])
-    from tests.fuzz.targets import TARGETS
+    with redirect_stderr(io.StringIO()), nullcontext() if atheris is None else atheris.instrument_imports(WATCHED):
+        from tests.fuzz.targets import TARGETS  # which atheris has a line about for each module
 
     names = arguments[1:] or list(TARGETS)
     if not arguments or not arguments[0].isdecimal() or not set(names) <= set(TARGETS):
@@ -113,17 +130,16 @@ def main(arguments: list[str]) -> int:
     share = max(1, int(arguments[0]) // len(names))
     failed = False
     for name in names:
-        command = [sys.executable, "-m", "tests.fuzz", CHILD, name, str(share)]
         known = set(KEPT.glob(f"{name}-*"))
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-        runs = re.search(r"number_of_executed_units: (\d+)", done.stdout)
+        code, said = forked(fuzz_blindly if atheris is None else fuzz, name, share)
+        runs = re.search(r"number_of_executed_units: (\d+)", said)
         print(
-            f"{name}: {runs[1] if runs else '?'} inputs in {share} s{'' if not done.returncode else ', FAILED'}",
+            f"{name}: {runs[1] if runs else '?'} inputs in {share} s{', FAILED' if code else ''}",
             flush=True,
         )
-        if done.returncode:
+        if code:
             failed = True
-            print(done.stdout[-4_000:])
+            print(said[-4_000:])
             for found in sorted(set(KEPT.glob(f"{name}-*")) - known):
                 print(f"again: python -m tests.fuzz {REPLAY} {name} {found}")
     return 1 if failed else 0

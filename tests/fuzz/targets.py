@@ -36,7 +36,7 @@ from pyp2p.pubsub.wire import decode_rpc
 from pyp2p.security.noise.channel import NoiseChannel
 from pyp2p.security.noise.core import Noise
 from pyp2p.security.noise.wire import decode_payload
-from tests.fuzz import beacon, discovery
+from tests.fuzz import beacon, discovery, quic, secured, websocket
 from tests.unit.security.noise_tools import Cheat, entropy_of, payload, transcript_cores
 from tests.vectors import load
 
@@ -50,6 +50,7 @@ class Target:
     name: str
     run: Callable[[bytes], None]
     seeds: tuple[bytes, ...]
+    noise: int = 200  # inputs without sense in the test of the corpus: few where each takes milliseconds
 
     def one(self, data: bytes) -> None:
         """Runs one input. Whatever this raises is a finding."""
@@ -60,13 +61,15 @@ class Target:
 TARGETS: dict[str, Target] = {}
 
 
-def target(seeds: Iterable[bytes]) -> Callable[[Callable[[bytes], None]], Callable[[bytes], None]]:
-    """Registers a target; its seeds arrive whole and in small pieces."""
+def target(
+    seeds: Iterable[bytes], *, whole: bool = False
+) -> Callable[[Callable[[bytes], None]], Callable[[bytes], None]]:
+    """Registers a target; its seeds arrive whole and in small pieces, or `whole` alone: an input is a script then."""
     given = [seed[: MAX_INPUT - 1] for seed in seeds]
 
     def register(run: Callable[[bytes], None]) -> Callable[[bytes], None]:
-        both = tuple(first + seed for seed in given for first in (b"\0", b"\x05"))
-        TARGETS[run.__name__] = Target(run.__name__, run, both or (b"",))
+        both = tuple(first + seed for seed in given for first in ((b"\0",) if whole else (b"\0", b"\x05")))
+        TARGETS[run.__name__] = Target(run.__name__, run, both or (b"",), 20 if whole else 200)
         return run
 
     return register
@@ -373,3 +376,65 @@ def eth2_gossip_payload(data: bytes) -> None:
 @target(_hex_strings(load("gossipsub_rpc")))
 def gossip_rpc(data: bytes) -> None:
     decode_rpc(data[1:])
+
+
+@target([*secured.VECTORS, secured.OWN])
+def tls_certificate(data: bytes) -> None:
+    secured.one_certificate(data[1:])
+
+
+@target(secured.extensions())
+def tls_extension(data: bytes) -> None:
+    """What a peer proves itself with, in a certificate that it made and signed."""
+    secured.one_extension(data[1:])
+
+
+@target(secured.to_be_signed())
+def tls_certificate_content(data: bytes) -> None:
+    """All of a certificate but its signature, which is right."""
+    secured.one_signed(data[1:])
+
+
+@target(secured.meetings(), whole=True)
+def tls_session(data: bytes) -> None:
+    """Changes to what OpenSSL says, in the handshake and after it."""
+    secured.one_meeting(data[1:])
+
+
+@target(websocket.requests())
+def websocket_listener(data: bytes) -> None:
+    websocket.one_opening(None, pieces(data))
+
+
+@target(websocket.answers())
+def websocket_dialer(data: bytes) -> None:
+    websocket.one_opening("a:1", pieces(data))
+
+
+@target(websocket.frames())
+def websocket_frames(data: bytes) -> None:
+    websocket.one_stream_of_frames(bool(data[1:2] and data[1] & 1), pieces(data[:1] + data[2:]))
+
+
+@target(quic.datagrams(), whole=True)
+def quic_datagrams(data: bytes) -> None:
+    """To a socket that listens and dials."""
+    quic.one_endpoint(data[1:])
+
+
+@target(quic.handshakes(), whole=True)
+def quic_handshake(data: bytes) -> None:
+    """Changes to TLS messages, frames or datagrams of an honest handshake."""
+    quic.one_handshake(data[1:])
+
+
+@target(quic.parameters(), whole=True)
+def quic_parameters(data: bytes) -> None:
+    """Transport parameters of somebody who is honest otherwise, and what is sent under them."""
+    quic.one_set_of_parameters(data[1:])
+
+
+@target(quic.frames(), whole=True)
+def quic_frames(data: bytes) -> None:
+    """Any frames in packets that decrypt, to a connection in use."""
+    quic.one_conversation(data[1:])

@@ -85,9 +85,9 @@ class Peer:
         return json.loads(done.stdout.strip().splitlines()[-1]), cpu
 
     @contextmanager
-    def holding(self, address: str, count: int, muxer: str = "yamux") -> Iterator[None]:
+    def holding(self, address: str, count: int, *stack: str) -> Iterator[None]:
         """Hold so many idle connections to `address`."""
-        arguments = [*self.argv, "idle", address, "--count", str(count), "--muxer", muxer]
+        arguments = [*self.argv, "idle", address, "--count", str(count), "--muxer", "yamux", *stack]
         with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
             try:
                 if "held" not in process.stdout.readline():
@@ -129,23 +129,31 @@ def pairs() -> list[Pair]:
     return found
 
 
+def pair(asker: Peer, listener: Peer) -> Pair:
+    """Named by who takes part."""
+    return Pair(asker.name if asker is listener else f"{asker.name} asks {listener.name}", asker, listener)
+
+
 def eth2_pairs() -> list[Pair]:
     """A beacon node of ours and the eth2 peer, each with itself and each with the other."""
     found = peers(PYP2P_BEACON, ["js-eth2"])
-    return [
-        Pair(asker.name if asker is listener else f"{asker.name} asks {listener.name}", asker, listener)
-        for asker in found
-        for listener in found
-    ]
+    return [pair(asker, listener) for asker in found for listener in found]
+
+
+def pairs_with_ours(found: list[Peer]) -> list[Pair]:
+    """Each with itself, and pyp2p with each other both ways."""
+    ours, *others = found
+    alone = [pair(peer, peer) for peer in found]
+    return alone + [pair(*both) for other in others for both in ((ours, other), (other, ours))]
 
 
 Sample = dict[str, float]
 
 
-def sample_perf(peer: Peer, size: int, *stack: str) -> Sample:
-    with peer.listening(*stack) as (address, _):
+def sample_perf(asker: Peer, listener: Peer, size: int, *stack: str) -> Sample:
+    with listener.listening(*stack) as (address, _):
         sizes = ["--upload", str(size), "--download", str(size), "--runs", "1"]
-        result, cpu = peer.run("perf", address, "--muxer", "yamux", *stack, *sizes)
+        result, cpu = asker.run("perf", address, "--muxer", "yamux", *stack, *sizes)
     return {"up MB/s": result["up_MBps"], "down MB/s": result["down_MBps"], "dialer CPU s/GB": cpu / (2 * size / GB)}
 
 
@@ -178,16 +186,16 @@ def rss_kib(pid: int) -> int:
     return pages * resource.getpagesize() // 1024
 
 
-def sample_memory(peer: Peer, counts: list[int]) -> Sample:
+def sample_memory(peer: Peer, counts: list[int], *stack: str) -> Sample:
     """Growth of the listener per idle, identified connection; the dialer is always ours."""
     holder = Peer("pyp2p", PYP2P)
     grown = {}
     for count in counts:
-        with peer.listening() as (address, pid):
-            with holder.holding(address, 5):
+        with peer.listening(*stack) as (address, pid):
+            with holder.holding(address, 5, *stack):
                 pass  # what the first connections load is not theirs
             before = rss_kib(pid)
-            with holder.holding(address, count):
+            with holder.holding(address, count, *stack):
                 grown[f"KiB each of {count}"] = (rss_kib(pid) - before) / count
     return grown
 
@@ -328,6 +336,8 @@ def who_takes_part(name: str, everybody: list[Peer]) -> list[Peer] | list[Pair]:
         return pairs()
     if name == "eth2":
         return eth2_pairs()
+    if name == "perf quic":
+        return pairs_with_ours(everybody)
     if name in ETH2:
         return peers(PYP2P_BEACON, ["js-eth2"])
     return everybody[:1] if name in ALONE else everybody
@@ -340,17 +350,18 @@ def measures(quick: bool) -> dict:
     counts = [50] if quick else [200, 1000]
     crowd = 25 if quick else 100
     return {
-        "perf": lambda peer: sample_perf(peer, size),
-        "perf-mplex": lambda peer: sample_perf(peer, size // 4, "--muxer", "mplex"),
-        "perf tls": lambda peer: sample_perf(peer, size, "--security", "tls"),
-        "perf ws": lambda peer: sample_perf(peer, size // 2, "--transport", "ws"),
-        "perf quic": lambda peer: sample_perf(peer, size // 16, "--transport", "quic"),
+        "perf": lambda peer: sample_perf(peer, peer, size),
+        "perf-mplex": lambda peer: sample_perf(peer, peer, size // 4, "--muxer", "mplex"),
+        "perf tls": lambda peer: sample_perf(peer, peer, size, "--security", "tls"),
+        "perf ws": lambda peer: sample_perf(peer, peer, size // 2, "--transport", "ws"),
+        "perf quic": lambda pair: sample_perf(pair.asker, pair.listener, size // 16, "--transport", "quic"),
         "ping": lambda peer: sample_ping(peer, few),
         "handshakes": lambda peer: sample_rate(peer, "handshakes", {1: few // 4, 10: few // 2}),
         "handshakes tls": lambda peer: sample_rate(peer, "handshakes", {1: few // 4}, "--security", "tls"),
         "handshakes quic": lambda peer: sample_rate(peer, "handshakes", {1: few // 4}, "--transport", "quic"),
         "streams": lambda peer: sample_rate(peer, "streams", {1: few, 32: many}),
         "memory": lambda peer: sample_memory(peer, counts),
+        "memory quic": lambda peer: sample_memory(peer, counts, "--transport", "quic"),
         "gossip eth2": lambda peer: sample_gossip(peer, "eth2", 0.1 if quick else 1.0),
         "gossip signed": lambda peer: sample_gossip(peer, "strict", 0.1 if quick else 0.5),
         "fan-out": lambda peer: sample_fanout(peer, 8, few * 10),
@@ -370,7 +381,7 @@ def run(flags: argparse.Namespace) -> dict[str, dict[str, Sample]]:
     for name, sample in measures(flags.quick).items():
         if flags.only not in (None, name):
             continue
-        rounds = 1 if flags.quick or name in ("memory", *ALONE, *ONCE) else flags.rounds
+        rounds = 1 if flags.quick or name in ("memory", "memory quic", *ALONE, *ONCE) else flags.rounds
         taking_part = who_takes_part(name, everybody)
         samples: dict[str, list[Sample]] = {}
         warm = 0 if flags.quick or name in ONCE else 1

@@ -20,7 +20,7 @@ pytest.register_assert_rewrite(
 hypothesis.settings.register_profile("ci", deadline=None, max_examples=100, derandomize=True, print_blob=True)
 hypothesis.settings.register_profile("dev", deadline=None, max_examples=100)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=5_000)
-hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 # Who starts the tests in the background of a script, or under nohup, hands down signals that are ignored: the programs
 # that tests start and interrupt would inherit that.

@@ -26,7 +26,7 @@ class RawStream(trio.abc.HalfCloseableStream):
     def unsent(self) -> bool:
         """True when some of what `try_send` took, or an answer of the stream's own, has not left.
 
-        `wait_send_all_might_not_block` sends it on.
+        Each `wait_send_all_might_not_block` sends on what there is room for.
         """
         return False
 

@@ -133,6 +133,9 @@ class Writer:
         await self._stream.wait_send_all_might_not_block()
         if not self._backlog:
             return  # dropped while we waited, or nothing but what the stream itself had held back
+        if self._stream.unsent:
+            self.progress_at = trio.current_time()  # some of it has left: a frame may take long on a slow link
+            return
         piece = self._backlog[0]
         sent = self._stream.try_send(piece)
         if sent == 0:

@@ -111,14 +111,11 @@ class WsStream(RawStream):
         await self._send(self._frame(data))
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait until the socket has room, and no frame is left half sent; send the answer to a ping."""
+        """Wait until the socket has room; send on a frame that is left half sent, then the answer to a ping."""
         await self._inner.wait_send_all_might_not_block()
         if self._waits and self._pong:
             await self._send(b"")
         self._push()
-        while self._unsent:
-            await self._inner.wait_send_all_might_not_block()
-            self._push()
 
     async def send_eof(self) -> None:
         """Send the closing frame; a second call does nothing."""

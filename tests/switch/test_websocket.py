@@ -4,6 +4,7 @@ import pytest
 import trio
 
 from pyp2p.protocols.ping import PING_PROTOCOL, PING_SIZE, ping
+from pyp2p.switch.connection import Connection
 from pyp2p.switch.switch import Switch, open_switch
 from pyp2p.transports.ws import WebSocket, WsStream
 from pyp2p.transports.wsframes import PING, frame
@@ -15,6 +16,15 @@ def below(switch: Switch) -> WsStream:
     (connection,) = switch.connections()
     assert isinstance(connection._raw, WsStream)
     return connection._raw
+
+
+async def ask(connection: Connection, payload: bytes) -> None:
+    """Send a ping, by the connection's own writer: another task in its socket would be in its way."""
+    stream = connection._raw
+    assert isinstance(stream, WsStream) and stream._wake is not None
+    stream._pong = frame(payload, b"mask", PING)
+    stream._wake()
+    await connection._writer.wait_idle()
 
 
 @pytest.mark.hostile
@@ -44,7 +54,7 @@ async def test_hostile_086_a_ping_is_answered_by_who_has_nothing_to_say_and_keep
         async with await connection.open_stream(PING_PROTOCOL) as stream:
             await ping(stream, bytes)  # the reader that waits now is a watched one
             for number in range(20):
-                await near._inner.send_all(frame(b"are you there? %d" % number, b"mask", PING))
+                await ask(connection, b"are you there? %d" % number)
             with trio.fail_after(10):
                 await answered.wait()
             await ping(stream, bytes)
@@ -58,8 +68,8 @@ async def test_who_speaks_while_the_answer_to_a_ping_waits_for_room_has_not_stal
         open_switch(listen=["/ip4/127.0.0.1/tcp/0/ws"], transports=[WebSocket()]) as listening,
         open_switch(transports=[WebSocket()]) as dialling,
     ):
-        await dialling.connect(listening.multiaddrs[0])
-        near, far = below(dialling), below(listening)
+        connection = await dialling.connect(listening.multiaddrs[0])
+        far = below(listening)
         (there,) = listening.connections()
         socket, waiting, room = far._inner, trio.Event(), trio.Event()
         send, wait = socket.try_send, socket.wait_send_all_might_not_block
@@ -74,7 +84,7 @@ async def test_who_speaks_while_the_answer_to_a_ping_waits_for_room_has_not_stal
                 await ping(stream, bytes)
                 socket.try_send = lambda data: send(data) if room.is_set() else 0  # type: ignore[method-assign]
                 socket.wait_send_all_might_not_block = wait_for_room  # type: ignore[method-assign]
-                await near._inner.send_all(frame(b"are you there?", b"mask", PING))
+                await ask(connection, b"are you there?")
                 await waiting.wait()
                 await stream.send_all(bytes(PING_SIZE))
                 assert there._writer.size > 0

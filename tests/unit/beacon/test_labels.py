@@ -24,7 +24,7 @@ from pyp2p.peer.publickey import KeyType
 from pyp2p.trace import Stage, Trace
 
 TRANSPORTS = {"p2p-circuit", "webrtc", "webrtc-direct", "webtransport", "quic", "quic-v1", "wss", "ws", "tcp", "other"}
-PARTS = ["/ip4/10.0.0.1", "/ip6/fd00::1", "/dns/a", "/unix/tmp", "/memory/1", "/tcp/1", "/udp/1", "/quic-v1", "/ws", "/tls"]
+PARTS = ["/ip4/10.0.0.1", "/ip6/fd00::1", "/dns/a", "/unix/a", "/memory/1", "/tcp/1", "/udp/1", "/quic-v1", "/ws"]
 
 
 def caused(cause: OSError) -> ConnectFailed:

@@ -38,6 +38,7 @@ from aioquic.quic.packet import (
     QuicPacketType,
     QuicProtocolVersion,
     pull_quic_header,
+    pull_quic_transport_parameters,
 )
 from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.recovery import QuicPacketSpace
@@ -360,6 +361,13 @@ class QuicCore(Packets):
             context._server_handle_certificate = handle_certificate  # type: ignore[method-assign,assignment]  # and typed alike
         for stream in self._crypto_streams.values():
             stream.receiver = Receiver(None, MAX_CRYPTO)
+
+    def _parse_transport_parameters(self, data: bytes, from_session_ticket: bool = False) -> None:
+        """As the library's, which never heeds how large a datagram the peer takes. RFC 9000, 18.2."""
+        super()._parse_transport_parameters(data, from_session_ticket)
+        most = pull_quic_transport_parameters(Buffer(data=data)).max_udp_payload_size
+        if most is not None:
+            self._max_datagram_size = min(self._max_datagram_size, most)
 
     def _judge(self, certificate: tls.Certificate) -> None:
         """In place of the library's: raise unless the one certificate proves the peer that is expected."""

@@ -142,6 +142,28 @@ def test_bulk_goes_the_short_way_alone(ways) -> None:
     assert 0 < ways["turns"] < ways["short"]
 
 
+def test_no_datagram_is_larger_than_the_peer_takes(ways, monkeypatch) -> None:
+    said = QuicConnection._serialize_transport_parameters
+    small = varint(0x03) + varint(2) + varint(1201)  # max_udp_payload_size
+    monkeypatch.setattr(QuicCore, "_serialize_transport_parameters", lambda self: said(self) + small)
+    pair = Pair()
+    link = Link(pair, 1, 0.0)
+    for end in (pair.dialler, pair.listener):
+        end.send_stream_data(end.open_stream(), bytes(100_000), end_stream=True)
+    sent: list[int] = []
+    moved = link._move
+
+    def move(one, other, place) -> None:
+        known = len(link.late)
+        moved(one, other, place)
+        sent.extend(len(data) for *_, data, _ in link.late[known:])
+
+    link._move = move
+    link.run(lambda: len(link.ended) == 2)
+    assert max(sent) == 1201
+    assert ways["turns"] > 0
+
+
 def test_keys_change_in_the_middle(ways) -> None:
     pair = Pair()
     link = Link(pair, 1, 0.0)

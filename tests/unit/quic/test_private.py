@@ -26,6 +26,7 @@ OVERRIDDEN = {
         "_get_or_create_stream",
         "_write_application",
         "_receive_retry_packet",
+        "_parse_transport_parameters",
         "close",
     ),
     QuicPacketPacer: ("update_rate", "next_send_time"),

@@ -183,6 +183,7 @@ class LimitExceeded(Refused):
     def __init__(self, limit: str, detail: str) -> None:
         super().__init__(f"{detail} (limit {limit})")
         self.limit = limit
+        self.detail = detail
         self.code = f"limit.{limit}"
 
 
@@ -249,10 +250,11 @@ class NoCommonProtocol(P2PError):
 
 
 class StageTimeout(P2PError):
-    """A total deadline passed while the connection was at `stage`."""
+    """A total deadline passed while the connection was at `stage`; `why` says what was waited for, if that is known."""
 
-    def __init__(self, stage: Stage, seconds: float) -> None:
-        super().__init__(f"no progress at {stage.value}: the deadline of {seconds:g} s passed")
+    def __init__(self, stage: Stage, seconds: float, why: str = "") -> None:
+        passed = f"no progress at {stage.value}: the deadline of {seconds:g} s passed"
+        super().__init__(f"{passed}: {why}" if why else passed)
         self.stage = stage
         self.seconds = seconds
 

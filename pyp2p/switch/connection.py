@@ -183,14 +183,14 @@ class Connection:
                 raise LimitExceeded("streams_per_connection", f"{len(self.streams)} streams are open to {self.peer}")
             try:
                 return self.muxer.open(trio.current_time())
-            except LimitExceeded:
+            except LimitExceeded as waits:
                 for stream in list(self.streams.values()):
                     stream.flush_prefix()  # one that was never written to would wait for its acknowledgement for ever
                 self.flush()
                 with trio.move_on_at(deadline) as scope:
                     await self._openers.park()
                 if scope.cancelled_caught:
-                    raise StageTimeout(Stage.PROTOCOL, seconds) from None
+                    raise StageTimeout(Stage.PROTOCOL, seconds, waits.detail) from None
 
     def spawn(self, handler: Callable[[MuxedStream], Awaitable[None]], stream: MuxedStream) -> bool:
         """Run a stream handler as a task of this connection; the handler catches its own errors.

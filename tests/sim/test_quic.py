@@ -6,10 +6,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 import trio
 
+from pyp2p.errors import StageTimeout
 from pyp2p.protocols.perf import PERF_PROTOCOL, run_perf
 from pyp2p.quic.core import IDLE_SECONDS
 from pyp2p.quic.transport import Quic
 from pyp2p.switch.config import Limits, SwitchConfig
+from pyp2p.switch.limits import Budget
+from pyp2p.switch.stream import MuxedStream
 from pyp2p.switch.switch import open_switch
 from pyp2p.testing import LinkQuality, Sim, simulated
 
@@ -36,6 +39,10 @@ async def transfer(connection, up: int, down: int) -> None:
     async with await connection.open_stream(PERF_PROTOCOL) as stream:
         result = await run_perf(stream, up, down)
     assert (result.upload_bytes, result.download_bytes) == (up, down)
+
+
+async def hold(stream: MuxedStream) -> None:
+    await trio.sleep_forever()
 
 
 @pytest.mark.parametrize("loss", [0.0, 0.02, 0.1])
@@ -77,6 +84,20 @@ async def test_a_connection_that_is_not_used_stays(sim: Sim) -> None:
         assert connection.is_open
         assert connection.stats.bytes_out < 20_000  # one small datagram in five seconds, and answers
         assert b.connections(a.peer)[0].is_open
+
+
+@simulated(seeds=(1,))
+async def test_who_waits_for_a_further_stream_is_told_so(sim: Sim) -> None:
+    async with node(sim, sim.net.host("a"), 9) as a, node(sim, sim.net.host("b"), 9) as b:
+        b.mount("/hold", hold, budget=Budget(per_peer=300))
+        connection = await a.connect(b.multiaddrs[0])
+        several = [await connection.open_stream("/hold") for _ in range(256)]
+        started = trio.current_time()
+        with pytest.raises(StageTimeout, match="the peer allows no further stream now"):
+            await connection.open_stream("/hold")
+        assert trio.current_time() - started == pytest.approx(10)
+        several[0].reset()
+        await transfer(connection, 1000, 1000)
 
 
 @simulated(seeds=(1,))

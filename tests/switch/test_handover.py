@@ -253,7 +253,7 @@ async def test_the_wait_for_an_acknowledgement_has_the_deadline_of_the_selection
         for _ in range(2):
             await connection.open_stream("/x", lazy=True)
         started = trio.current_time()
-        with pytest.raises(StageTimeout):
+        with pytest.raises(StageTimeout, match="2 streams wait for the peer's acknowledgement"):
             await connection.open_stream("/y", lazy=True)
         assert trio.current_time() - started == pytest.approx(10)
 

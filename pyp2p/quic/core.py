@@ -1,6 +1,6 @@
 """One QUIC connection without I/O: aioquic's state machine, with the holes closed that a peer could use.
 
-Rules: everything private of aioquic is touched here, in `packets.py` and in `receiver.py` alone, and
+Rules: everything private of aioquic is touched here, in `packets.py`, `receiver.py` and `recovery.py` alone, and
 `tests/unit/quic/test_private.py` fails when one of these names is gone: the version is pinned. What differs from the
 library: certificates of libp2p on both sides, asked for before the first datagram is read and judged before anything is
 told; credit for what the application took, where the library doubles its windows on receipt; sparse and bounded

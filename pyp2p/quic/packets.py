@@ -25,11 +25,12 @@ from aioquic.quic.connection import (
 from aioquic.quic.crypto import CryptoPair
 from aioquic.quic.packet import QuicErrorCode, QuicPacketType, decode_packet_number
 from aioquic.quic.packet_builder import QuicPacketBuilder, QuicSentPacket
-from aioquic.quic.recovery import MAX_ACK_RANGES, QuicPacketPacer, QuicPacketSpace
+from aioquic.quic.recovery import MAX_ACK_RANGES, QuicPacketSpace
 from aioquic.quic.stream import FinalSizeError, QuicStream
 from aioquic.tls import Epoch
 
 from pyp2p.quic.receiver import receiver_of
+from pyp2p.quic.recovery import Pacer, Recovery
 
 CID_LENGTH: Final = 8
 _FORM: Final = 0xC0  # the bits that tell a short header, and what they have to be
@@ -43,39 +44,8 @@ _TAG: Final = 16
 _STREAM: Final = 0x08  # of its low bits: 4 an offset, 2 a length, 1 the end
 _WITH_OFFSET: Final = bytes((_STREAM | 4,))
 _EIGHT_BYTES: Final = 3 << 62  # the mark of a variable-length integer of that size
-_PACE: Final = 1.25
-_LEAST_BURST, _MOST_BURST = 10, 64  # packets
-_SHORTEST: Final = 1e-6  # seconds between packets
-_TURN: Final = 4  # datagrams of one stream, then it is another's turn
+_TURN, _MOST = 4, 64  # datagrams of one stream, then it is another's turn; when there is no other
 KEY_PACKETS: Final = 1 << 22  # sent under one key: AES-GCM is good for twice as many (RFC 9001, 6.6)
-
-
-class Pacer(QuicPacketPacer):
-    """The library's, with bursts of what a millisecond carries: a timer for every few packets costs more than they do.
-
-    Up to 64 packets, which is more than the 10 that RFC 9002, 7.7 advises, but never more than half a window; a quarter
-    more than a window each round trip.
-    """
-
-    def update_rate(self, congestion_window: int, smoothed_rtt: float) -> None:
-        """See `QuicPacketPacer`."""
-        window = congestion_window / self._max_datagram_size  # in packets
-        self.packet_time = max(_SHORTEST, min(smoothed_rtt / window / _PACE, 1.0))
-        burst = max(_LEAST_BURST, min(_MOST_BURST, 0.001 / self.packet_time))
-        self.bucket_max = self.packet_time * max(2.0, min(burst, window / 2))
-        self.bucket_time = min(self.bucket_time, self.bucket_max)
-
-    def next_send_time(self, now: float) -> float | None:  # type: ignore[override]  # as what it overrides does
-        """None when something may leave now."""
-        if super().next_send_time(now) is None:
-            return None
-        return now + self.bucket_max / 2
-
-    def update_after_send(self, now: float) -> None:
-        """See `QuicPacketPacer`, which gives away what lacks for a whole packet."""
-        if self.packet_time is not None:
-            self.update_bucket(now=now)
-            self.bucket_time -= self.packet_time
 
 
 class Packets(QuicConnection):
@@ -86,7 +56,17 @@ class Packets(QuicConnection):
         self._one_rtt: tuple[CryptoPair, QuicPacketSpace] | None = None  # once there is nothing else any more
         self._idle = 0.0
         self._key_since = 0  # the first packet number under the current key
-        self._loss._pacer = self._pacer = Pacer(max_datagram_size=self._max_datagram_size)
+        self._pacer = Pacer(max_datagram_size=self._max_datagram_size)
+        self._loss = Recovery(
+            self._pacer,
+            congestion_control_algorithm=self._configuration.congestion_control_algorithm,
+            initial_rtt=self._configuration.initial_rtt,
+            max_datagram_size=self._max_datagram_size,
+            peer_completed_address_validation=not self._is_client,
+            send_probe=self._send_probe,
+            logger=self._logger,
+            quic_logger=self._quic_logger,
+        )
 
     def _established(self) -> tuple[CryptoPair, QuicPacketSpace] | None:
         if self._one_rtt is None and self._handshake_confirmed and self._quic_logger is None:
@@ -211,15 +191,18 @@ class Packets(QuicConnection):
         established = self._established()
         space = self._spaces[Epoch.ONE_RTT]
         if space.ack_at == now:
-            space.ack_at = now - _SHORTEST  # the library would have what is due just now wait for the pace
+            space.ack_at = now - 1e-6  # the library would have what is due just now wait for the pace
         if established is not None and self._packet_number - self._key_since >= KEY_PACKETS:
             self._key_since = self._packet_number
             self.request_key_update()
         bulk = deque[QuicStream]()
         if established is not None and network_path.is_validated:
             bulk.extend(stream for stream in self._streams_queue if self._bulk(stream))
-        if established is None or not bulk:
+        if established is None:
             super()._write_application(builder, network_path, now)
+            return
+        if not bulk:
+            self._write_any(builder, network_path, now)
             return
         # What is not bulk goes first, then a turn of each stream until nothing may be sent or whole datagrams are gone.
         # What is left of those that are done goes the library's way, with their ends.
@@ -227,11 +210,9 @@ class Packets(QuicConnection):
         self._streams_queue = [stream for stream in self._streams_queue if stream not in hidden]
         done: list[QuicStream] = []
         try:
-            super()._write_application(builder, network_path, now)
-            if builder._packet is not None:
-                builder._end_packet()
+            self._write_any(builder, network_path, now)
             while bulk:
-                count = self._write_turn(builder, bulk[0], established[0], now, _TURN if len(bulk) > 1 else _MOST_BURST)
+                count = self._write_turn(builder, bulk[0], established[0], now, _TURN if len(bulk) > 1 else _MOST)
                 if not count:
                     break  # and it is the first one next time
                 stream = bulk.popleft()
@@ -240,9 +221,19 @@ class Packets(QuicConnection):
             if done:
                 self._streams_queue += done
                 done = []
-                super()._write_application(builder, network_path, now)
+                self._write_any(builder, network_path, now)
         finally:
             self._streams_queue += [*done, *bulk]
+
+    def _write_any(self, builder: QuicPacketBuilder, network_path: QuicNetworkPath, now: float) -> None:
+        """Write in the library's way, which charges the pacer for packets that only acknowledge: it gets them back."""
+        written = len(builder._packets)
+        try:
+            super()._write_application(builder, network_path, now)
+        finally:
+            if builder._packet is not None:
+                builder._end_packet()
+            self._pacer.give_back(sum(not packet.in_flight for packet in builder._packets[written:]))
 
     def _bulk(self, stream: QuicStream) -> int:
         """How many bytes of a stream may be sent in datagrams that they fill, without the last one."""

@@ -56,6 +56,18 @@ async def test_all_arrives_over_a_link_that_loses_and_is_slow(sim: Sim, loss: fl
         assert connection.reason is None
 
 
+@pytest.mark.parametrize("jitter", [0.0, 0.002, 0.01])
+@simulated(seeds=(1,))
+async def test_a_link_is_filled_one_way_and_then_the_other_also_when_it_reorders(sim: Sim, jitter: float) -> None:
+    sim.net.quality = LinkQuality(latency=0.02, jitter=jitter, bandwidth=1_000_000)
+    async with node(sim, sim.net.host("a"), 9) as a, node(sim, sim.net.host("b"), 9) as b:
+        connection = await a.connect(b.multiaddrs[0])
+        started = trio.current_time()
+        await transfer(connection, 0, 3_000_000)
+        await transfer(connection, 3_000_000, 0)
+        assert trio.current_time() - started < 7  # six seconds are what the link needs
+
+
 @simulated(seeds=(1,))
 async def test_one_connection_after_the_other(sim: Sim) -> None:
     near, far = sim.net.host("a"), sim.net.host("b")

@@ -10,8 +10,8 @@ from aioquic.tls import Epoch
 
 from pyp2p.quic import packets
 from pyp2p.quic.core import CONNECTION_WINDOW, QuicCore
-from pyp2p.quic.packets import Pacer
 from pyp2p.quic.receiver import STREAM_WINDOW, Receiver
+from pyp2p.quic.recovery import MOST_BURST
 from tests.unit.quic.quic_tools import HERE, THERE, Pair, bare, varint
 from tests.unit.security.tls_tools import certificate
 
@@ -411,7 +411,7 @@ def test_streams_with_much_to_send_take_turns_and_a_little_one_goes_first() -> N
         return seen[-1][0] >= 300_000
 
     link.run(over)
-    window = packets._MOST_BURST * DATAGRAM
+    window = MOST_BURST * DATAGRAM
     assert max(most - least for least, _, most in seen) <= window + turn
 
 
@@ -433,32 +433,3 @@ def test_no_more_is_in_flight_than_the_window() -> None:
     sent = pair.dialler.datagrams_to_send(pair.now)
     assert sent and loss.bytes_in_flight <= loss.congestion_window
     assert loss.congestion_window - loss.bytes_in_flight < 2 * DATAGRAM or pair.dialler._pacing_at is not None
-
-
-@pytest.mark.parametrize("window", [2 * DATAGRAM, 20_000, 200_000, 2_000_000, 20_000_000])
-def test_the_pace_is_a_quarter_more_than_a_window_each_round_trip(window: int) -> None:
-    pacer = Pacer(max_datagram_size=DATAGRAM)
-    pacer.update_rate(congestion_window=window, smoothed_rtt=0.05)
-    now, sent, wakes, burst = 100.0, 0, 0, 0
-    while now < 102:
-        before = sent
-        while (at := pacer.next_send_time(now=now)) is None:
-            pacer.update_after_send(now=now)
-            sent += 1
-        burst = max(burst, sent - before)
-        wakes += 1
-        assert 0 < at - now < 0.05
-        now = at
-    assert sent == pytest.approx(2 * 1.25 * window / 0.05 / DATAGRAM, rel=0.05)
-    assert burst <= min(packets._MOST_BURST, max(2, window / DATAGRAM / 2)) + 1
-    assert sent / wakes >= min(packets._LEAST_BURST, window / DATAGRAM / 2) / 2 - 1
-
-
-def test_a_pace_that_changes_takes_nothing_of_what_has_been_saved() -> None:
-    pacer = Pacer(max_datagram_size=DATAGRAM)
-    pacer.update_rate(congestion_window=2_000_000, smoothed_rtt=0.01)
-    pacer.next_send_time(now=100.0)
-    saved = pacer.bucket_time
-    assert saved == pacer.bucket_max > packets._LEAST_BURST * pacer.packet_time
-    pacer.update_rate(congestion_window=2_000_000, smoothed_rtt=0.01)
-    assert pacer.bucket_time == saved

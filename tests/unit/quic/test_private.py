@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 from aioquic import tls
 from aioquic.quic import connection, crypto, packet_builder, recovery, stream
+from aioquic.quic.congestion import base, cubic
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.packet_builder import QuicPacketBuilder
-from aioquic.quic.recovery import QuicPacketPacer
+from aioquic.quic.recovery import QuicPacketPacer, QuicPacketRecovery
 from aioquic.quic.stream import QuicStreamReceiver, QuicStreamSender
 
 ROOT = Path(__file__).parents[3]
 QUIC = ROOT / "pyp2p" / "quic"
-PRIVATE = ("core.py", "packets.py", "receiver.py")  # the files that may know the library's inside
-LIBRARY = (connection, crypto, packet_builder, recovery, stream, tls)
+PRIVATE = ("core.py", "packets.py", "receiver.py", "recovery.py")  # the files that may know the library's inside
+LIBRARY = (base, connection, crypto, cubic, packet_builder, recovery, stream, tls)
 OVERRIDDEN = {
     QuicConnection: (
         "_initialize",
@@ -30,6 +31,8 @@ OVERRIDDEN = {
         "close",
     ),
     QuicPacketPacer: ("update_rate", "next_send_time"),
+    base.QuicRttMonitor: ("is_rtt_increasing",),
+    QuicPacketRecovery: ("on_ack_received", "_detect_loss"),
     QuicStreamReceiver: ("handle_frame",),
     tls.Context: ("_set_peer_certificate", "_server_handle_certificate"),
 }

@@ -59,6 +59,7 @@ class Packets(QuicConnection):
         self._pacer = Pacer(max_datagram_size=self._max_datagram_size)
         self._loss = Recovery(
             self._pacer,
+            lambda: self._packet_number,
             congestion_control_algorithm=self._configuration.congestion_control_algorithm,
             initial_rtt=self._configuration.initial_rtt,
             max_datagram_size=self._max_datagram_size,

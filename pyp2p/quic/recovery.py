@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from collections.abc import Callable
 from typing import Any, Final
 
+from aioquic.quic.connection import QuicConnectionError
+from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from aioquic.quic.packet_builder import QuicSentPacket
 from aioquic.quic.rangeset import RangeSet
 from aioquic.quic.recovery import (
@@ -45,6 +48,8 @@ class Pacer(QuicPacketPacer):
     more than a window each round trip.
     """
 
+    held_back = False  # something waited for the pace since this was last looked at
+
     def update_rate(self, congestion_window: int, smoothed_rtt: float) -> None:
         """See `QuicPacketPacer`."""
         window = congestion_window / self._max_datagram_size  # in packets
@@ -57,6 +62,7 @@ class Pacer(QuicPacketPacer):
         """None when something may leave now."""
         if super().next_send_time(now) is None:
             return None
+        self.held_back = True
         return now + self.bucket_max / 2
 
     def update_after_send(self, now: float) -> None:
@@ -93,11 +99,15 @@ class Rounds:
 
 
 class Recovery(QuicPacketRecovery):
-    """The library's, that learns from packets which came after they had been given up."""
+    """The library's, that learns from packets which came after they had been given up.
 
-    def __init__(self, pacer: Pacer, **arguments: Any) -> None:
+    `next_number` tells the number of the next packet that will be sent.
+    """
+
+    def __init__(self, pacer: Pacer, next_number: Callable[[], int], **arguments: Any) -> None:
         super().__init__(**arguments)
-        self._pacer = pacer
+        self._next_number = next_number
+        self._pacer: Pacer = pacer
         # Typed as the library's own.
         self._cc._rtt_monitor = Rounds()  # type: ignore[attr-defined]  # of the one controller that is asked for
         self._apart = K_PACKET_THRESHOLD  # how many later ones a packet may let past
@@ -107,13 +117,21 @@ class Recovery(QuicPacketRecovery):
         self._blamed: set[int] = set()  # the packets for which it was
 
     def on_ack_received(self, *, ack_rangeset: RangeSet, ack_delay: float, now: float, space: QuicPacketSpace) -> None:
-        """See `QuicPacketRecovery`. A window of which less than half is used does not grow: RFC 9002, 7.8."""
+        """See `QuicPacketRecovery`.
+
+        A window of which less than half is used does not grow, unless it is the pace that keeps us from more: RFC 9002,
+        7.8. Raises `QuicConnectionError` for an acknowledgement of what was never sent: RFC 9000, 13.1.
+        """
+        if ack_rangeset.bounds().stop > self._next_number():
+            why = "what was never sent is acknowledged"
+            raise QuicConnectionError(QuicErrorCode.PROTOCOL_VIOLATION, QuicFrameType.ACK, why)
         if self._given_up and space.is_application_data:
             self._learn(ack_rangeset, now)
         window, used = self.congestion_window, self.bytes_in_flight
         super().on_ack_received(ack_rangeset=ack_rangeset, ack_delay=ack_delay, now=now, space=space)
-        if 2 * used < window < self.congestion_window:
+        if 2 * used < window < self.congestion_window and not self._pacer.held_back:
             self._cc.congestion_window = window
+        self._pacer.held_back = False
 
     def _learn(self, acked: RangeSet, now: float) -> None:
         numbers = list(self._given_up)
@@ -127,7 +145,7 @@ class Recovery(QuicPacketRecovery):
             return
         sent = min(self._given_up.pop(number) for number in late)
         self._apart = max(self._apart, acked.bounds().stop - min(late))
-        took = (now - sent) / max(self._rtt_latest, self._rtt_smoothed)
+        took = (now - sent) / self._round_trip()
         self._patience = min(MAX_PATIENCE, max(self._patience, K_TIME_THRESHOLD * took))
         self._blamed.difference_update(late)
         if self._before is not None and not self._blamed:
@@ -138,8 +156,7 @@ class Recovery(QuicPacketRecovery):
 
     def _detect_loss(self, *, now: float, space: QuicPacketSpace) -> None:
         """Give up what is too far behind, by number or by time; say when the next one will be."""
-        round_trip = max(self._rtt_latest, self._rtt_smoothed) if self._rtt_initialized else self._rtt_initial
-        delay = self._patience * round_trip
+        delay = self._patience * self._round_trip()
         lost: list[QuicSentPacket] = []
         space.loss_time = None
         for number, packet in space.sent_packets.items():  # in the order in which they were sent
@@ -152,6 +169,10 @@ class Recovery(QuicPacketRecovery):
             lost.append(packet)
         if lost:
             self._give_up(lost, now, space)
+
+    def _round_trip(self) -> float:
+        """In seconds, the longer one of the last and the smoothed one; a guess before one was measured."""
+        return max(self._rtt_latest, self._rtt_smoothed) if self._rtt_initialized else self._rtt_initial
 
     def _give_up(self, lost: list[QuicSentPacket], now: float, space: QuicPacketSpace) -> None:
         before = {name: value for name, value in vars(self._cc).items() if name not in _TRUE_ANYWAY}

@@ -1,7 +1,8 @@
 """When a packet counts as lost, what is learned from one that only came late, and the pace of the next ones."""
 
 import pytest
-from aioquic.quic.packet import QuicPacketType
+from aioquic.quic.connection import QuicConnectionError
+from aioquic.quic.packet import QuicErrorCode, QuicPacketType
 from aioquic.quic.packet_builder import QuicDeliveryState, QuicSentPacket
 from aioquic.quic.rangeset import RangeSet
 from aioquic.quic.recovery import QuicPacketSpace
@@ -29,6 +30,7 @@ class Line:
     def __init__(self, application: bool = True) -> None:
         self.recovery = Recovery(
             Pacer(max_datagram_size=DATAGRAM),
+            lambda: self.next,
             congestion_control_algorithm="cubic",
             initial_rtt=ROUND_TRIP,
             max_datagram_size=DATAGRAM,
@@ -136,6 +138,17 @@ def test_a_window_that_is_not_used_does_not_grow() -> None:
         line.now += ROUND_TRIP
         line.acknowledge(*sent)
     assert line.window > 7 * window
+
+
+def test_a_window_that_the_pace_does_not_let_be_used_grows() -> None:
+    line = warm()
+    window = line.window
+    for _ in range(10):
+        (sent,) = line.send(1)
+        line.recovery._pacer.bucket_time = 0.0
+        assert line.recovery._pacer.next_send_time(now=line.recovery._pacer.evaluation_time) is not None
+        line.acknowledge(sent)
+    assert line.window == window + 10 * DATAGRAM
 
 
 def test_who_has_paused_begins_with_the_window_of_a_beginning() -> None:
@@ -260,6 +273,15 @@ def test_of_what_was_given_up_no_more_is_remembered_than_its_bound() -> None:
     line.acknowledge(*sent)
     assert line.recovery._apart == sent[-1] + 1 - sent[0]
     assert line.recovery._given_up.keys().isdisjoint(sent)
+
+
+@pytest.mark.hostile
+def test_hostile_043_what_was_never_sent_is_not_acknowledged() -> None:
+    line = warm()
+    with pytest.raises(QuicConnectionError) as caught:
+        line.acknowledge(line.next)
+    assert caught.value.error_code == QuicErrorCode.PROTOCOL_VIOLATION
+    line.acknowledge(line.next - 1)
 
 
 def test_the_handshake_teaches_nothing() -> None:

@@ -26,6 +26,7 @@ from aioquic.quic.recovery import (
 )
 
 MAX_GIVEN_UP: Final = 1024  # packets that were taken for lost, of which it is remembered
+REMEMBERED: Final = 3  # probe timeouts since they were sent
 ROUND_SAMPLES: Final = 8  # of the time of a round trip, for a round to be compared
 MAX_PATIENCE: Final = 2.0  # round trips that a packet is waited for once later ones have come
 _PACE: Final = 1.25
@@ -134,11 +135,13 @@ class Recovery(QuicPacketRecovery):
         self._pacer.held_back = False
 
     def _learn(self, acked: RangeSet, now: float) -> None:
+        since = now - REMEMBERED * self.get_probe_timeout()
+        self._given_up = {number: sent for number, sent in self._given_up.items() if sent > since}
         numbers = list(self._given_up)
         late = [
             number
             for part in acked
-            if part.stop > numbers[0]
+            if numbers and part.stop > numbers[0]
             for number in numbers[bisect_left(numbers, part.start) : bisect_left(numbers, part.stop)]
         ]
         if not late:

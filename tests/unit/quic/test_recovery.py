@@ -25,7 +25,9 @@ ROUND_TRIP = 0.1
 
 
 class Line:
-    """A sender of packets, one in each millisecond, of which the test says when they are acknowledged."""
+    """A sender of packets, one in each `step`, of which the test says when they are acknowledged."""
+
+    step = 0.001  # seconds
 
     def __init__(self, application: bool = True) -> None:
         self.recovery = Recovery(
@@ -55,7 +57,7 @@ class Line:
             )
             packet.delivery_handlers.append((self.told, (number,)))
             self.recovery.on_packet_sent(packet=packet, space=self.space)
-            self.now += 0.001
+            self.now += self.step
         self.next = first + count
         return range(first, first + count)
 
@@ -228,7 +230,7 @@ def test_a_window_that_was_cut_for_two_stays_cut_until_both_have_come() -> None:
 def test_who_comes_late_by_time_is_waited_for_two_round_trips_at_most() -> None:
     line = warm()
     patience = []
-    for late in (0.12, 0.15, 1.0):
+    for late in (0.12, 0.15, 0.25):
         left = line.now
         first, second = line.send(2)
         line.now = left + ROUND_TRIP
@@ -261,6 +263,7 @@ def test_a_further_loss_after_it_is_a_loss() -> None:
 @pytest.mark.hostile
 def test_of_what_was_given_up_no_more_is_remembered_than_its_bound() -> None:
     line = warm()
+    line.step = 1e-6
     for _ in range(5):
         *sent, last = line.send(MAX_GIVEN_UP)
         line.now += ROUND_TRIP
@@ -273,6 +276,17 @@ def test_of_what_was_given_up_no_more_is_remembered_than_its_bound() -> None:
     line.acknowledge(*sent)
     assert line.recovery._apart == sent[-1] + 1 - sent[0]
     assert line.recovery._given_up.keys().isdisjoint(sent)
+
+
+def test_who_comes_when_nobody_expects_it_any_more_teaches_nothing() -> None:
+    line = warm()
+    first, *others = line.send(10)
+    line.now += ROUND_TRIP
+    line.acknowledge(*others)
+    assert line.lost == [first]
+    line.now += 3 * line.recovery.get_probe_timeout()
+    line.acknowledge(first, *others)
+    assert line.recovery._apart == 3 and not line.recovery._given_up
 
 
 @pytest.mark.hostile

@@ -28,6 +28,15 @@ async def know(peer: Peer, count: int) -> list[dict[str, Any]]:
             await trio.sleep(0.05)
 
 
+async def answer(peer: Peer, question: str) -> Any:
+    """What a listener is told by the node that it asks; it asks again: a second is short on a busy machine."""
+    with trio.fail_after(PATIENCE):
+        while True:
+            line = await peer.ask(question)
+            if "answer" in line:
+                return line["answer"]
+
+
 @pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
 async def test_every_request_is_answered(discv5: str, other_discv5: str, ip: str) -> None:
     async with open_peer(discv5, "--ip", ip, "--eth2", "0102", "--attnets", "ff") as peer:
@@ -60,9 +69,9 @@ async def test_a_lookup_finds_a_node_through_another(discv5: str, other_discv5: 
 async def test_listeners_ask_each_other(discv5: str, other_discv5: str) -> None:
     async with open_peer(discv5) as peer, open_peer(other_discv5, "--bootnodes", peer.address) as other:
         assert (await know(peer, 1))[0]["enr"] == other.address
-        assert (await peer.ask(f"talkreq {other.address} echo 0badcafe"))["answer"] == "0badcafe"
-        assert (await other.ask(f"enr {peer.address}"))["answer"]["enr"] == peer.address
-        pong = (await other.ask(f"ping {peer.address}"))["answer"]
+        assert await answer(peer, f"talkreq {other.address} echo 0badcafe") == "0badcafe"
+        assert (await answer(other, f"enr {peer.address}"))["enr"] == peer.address
+        pong = await answer(other, f"ping {peer.address}")
         assert pong["port"] == (await other.ask("self"))["answer"]["port"]
         assert "error" in await peer.ask("ping enr:nothing")
 
@@ -72,10 +81,10 @@ async def test_a_peer_that_comes_back_has_lost_its_sessions(discv5: str, other_d
     async with open_peer(other_discv5) as asker:
         async with open_peer(discv5, "--key", key) as peer:
             before = (await peer.ask("self"))["answer"]
-            assert "answer" in await asker.ask(f"ping {peer.address}")
+            await answer(asker, f"ping {peer.address}")
         async with open_peer(discv5, "--key", key, "--port", str(before["port"])) as peer:
             assert (await peer.ask("self"))["answer"]["id"] == before["id"]
-            assert "answer" in await asker.ask(f"ping {before['enr']}")
+            await answer(asker, f"ping {before['enr']}")
 
 
 async def test_a_listener_ends_with_its_standard_input(discv5: str) -> None:

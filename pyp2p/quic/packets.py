@@ -54,6 +54,7 @@ class Packets(QuicConnection):
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._one_rtt: tuple[CryptoPair, QuicPacketSpace] | None = None  # once there is nothing else any more
+        self._used_cid = b""  # of our ids the one that the peer uses now
         self._idle = 0.0
         self._key_since = 0  # the first packet number under the current key
         self._pacer = Pacer(max_datagram_size=self._max_datagram_size)
@@ -90,12 +91,16 @@ class Packets(QuicConnection):
             or data[0] & _FORM != _SHORT
             or self._close_pending
             or self._state in END_STATES
-            or data[1:_NUMBER] != self.host_cid
+            or data[1:_NUMBER] != self._used_cid
             or self._network_paths[0].addr != addr
             or not self._network_paths[0].is_validated
             or not self._receive_short(data, *established, now)
         ):
             super().receive_datagram(data, addr, now)
+            if not self._is_client:
+                self._used_cid = self.host_cid
+            elif established is not None and any(data[1:_NUMBER] == each.cid for each in self._host_cids):
+                self._used_cid = data[1:_NUMBER]  # the library does not follow a listener to another of our ids
 
     def _receive_short(self, data: bytes, crypto: CryptoPair, space: QuicPacketSpace, now: float) -> bool:
         """Take in a packet with a short header; False, and nothing done, where the library has more to say."""
@@ -146,7 +151,7 @@ class Packets(QuicConnection):
         """Take in any frames; True when one of them asks for an acknowledgement."""
         context = QuicReceiveContext(
             epoch=Epoch.ONE_RTT,
-            host_cid=self.host_cid,
+            host_cid=self._used_cid,
             network_path=self._network_paths[0],
             quic_logger_frames=None,
             time=now,

@@ -433,3 +433,22 @@ def test_no_more_is_in_flight_than_the_window() -> None:
     sent = pair.dialler.datagrams_to_send(pair.now)
     assert sent and loss.bytes_in_flight <= loss.congestion_window
     assert loss.congestion_window - loss.bytes_in_flight < 2 * DATAGRAM or pair.dialler._pacing_at is not None
+
+
+def test_a_dialler_that_is_called_by_another_of_its_ids_takes_bulk_the_short_way(ways) -> None:
+    pair = Pair()
+    link = Link(pair, 1, 0.0)
+    number = pair.dialler.open_stream()
+    pair.dialler.send_stream_data(number, b"?")
+    link.run(lambda: bool(link.got[pair.listener]))
+    first = pair.listener._peer_cid.cid
+    pair.listener.change_connection_id()  # which retires the first, as go and rust do
+    assert pair.listener._peer_cid.cid != first
+    pair.listener.send_stream_data(number, blob(3, 400_000), end_stream=True)
+    ways.update(dict.fromkeys(ways, 0))
+    link.run(lambda: (pair.dialler, number) in link.ended)
+    assert link.got[pair.dialler][number] == blob(3, 400_000)
+    assert ways["short"] >= 400_000 // DATAGRAM - 20
+    assert ways["library"] <= 3
+    assert first not in {each.cid for each in pair.dialler._host_cids}
+    assert pair.dialler._close_event is None

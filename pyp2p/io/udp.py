@@ -106,9 +106,8 @@ class UdpSocket:
         try:
             self._socket.sendmsg(run, extra, 0, to)
         except OSError as error:
-            self._segmented = (
-                error.errno != errno.EIO
-            )  # what sends them cannot do it; anything else is of this run alone
+            # EIO: what sends them cannot do it. Anything else is of this run alone.
+            self._segmented = error.errno != errno.EIO
             return False
         except (OverflowError, TypeError):
             return False

@@ -204,10 +204,7 @@ class Packets(QuicConnection):
         bulk = deque[QuicStream]()
         if established is not None and network_path.is_validated:
             bulk.extend(stream for stream in self._streams_queue if self._bulk(stream))
-        if established is None:
-            super()._write_application(builder, network_path, now)
-            return
-        if not bulk:
+        if established is None or not bulk:
             self._write_any(builder, network_path, now)
             return
         # What is not bulk goes first, then a turn of each stream until nothing may be sent or whole datagrams are gone.

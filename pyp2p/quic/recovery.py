@@ -13,6 +13,8 @@ from bisect import bisect_left
 from collections.abc import Callable
 from typing import Any, Final
 
+from aioquic.quic.congestion.base import QuicRttMonitor
+from aioquic.quic.congestion.cubic import CubicCongestionControl
 from aioquic.quic.connection import QuicConnectionError
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from aioquic.quic.packet_builder import QuicSentPacket
@@ -59,7 +61,7 @@ class Pacer(QuicPacketPacer):
         self.bucket_max = self.packet_time * max(2.0, min(burst, window / 2))
         self.bucket_time = min(self.bucket_time, self.bucket_max)
 
-    def next_send_time(self, now: float) -> float | None:  # type: ignore[override]  # as what it overrides does
+    def next_send_time(self, now: float) -> float | None:  # type: ignore[override]  # the library's gives None too
         """None when something may leave now."""
         if super().next_send_time(now) is None:
             return None
@@ -78,13 +80,14 @@ class Pacer(QuicPacketPacer):
             self.bucket_time = min(self.bucket_time + count * self.packet_time, self.bucket_max)
 
 
-class Rounds:
+class Rounds(QuicRttMonitor):
     """Says when the window has grown enough for a queue to build up: as HyStart++ does, RFC 9406, 4.2.
 
     In place of the library's, which compares with the least it has ever seen, be it of long ago and of a few packets.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self._least = self._last = math.inf  # seconds, of this round and the one before
         self._count = 0
         self._ends = 0.0
@@ -109,8 +112,8 @@ class Recovery(QuicPacketRecovery):
         super().__init__(**arguments)
         self._next_number = next_number
         self._pacer: Pacer = pacer
-        # Typed as the library's own.
-        self._cc._rtt_monitor = Rounds()  # type: ignore[attr-defined]  # of the one controller that is asked for
+        assert isinstance(self._cc, CubicCongestionControl)  # the one that is asked for
+        self._cc._rtt_monitor = Rounds()
         self._apart = K_PACKET_THRESHOLD  # how many later ones a packet may let past
         self._patience = K_TIME_THRESHOLD
         self._given_up: dict[int, float] = {}  # numbers of application data, ascending, and when they were sent
@@ -141,7 +144,6 @@ class Recovery(QuicPacketRecovery):
         late = [
             number
             for part in acked
-            if numbers and part.stop > numbers[0]
             for number in numbers[bisect_left(numbers, part.start) : bisect_left(numbers, part.stop)]
         ]
         if not late:

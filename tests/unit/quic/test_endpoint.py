@@ -290,11 +290,7 @@ async def test_hostile_044_a_connection_on_which_nothing_happens_ends_and_leaves
     async with listening() as (endpoint, _, net), trio.open_nursery() as nursery:
         dialler, near = await dialled(net)
         nursery.start_soon(dialler.run)
-        far = await endpoint.accept()
-        far.begin(None)
-        await near.first_answer()
-        near.begin(BOB.peer)
-        await near.handshaken()
+        far = await up(endpoint, near)
         await trio.sleep(1)
         del net.at[HERE]  # the dialler has vanished
         started = trio.current_time()
@@ -311,11 +307,7 @@ async def test_hostile_048_the_last_words_of_a_peer_are_shown_escaped(autojump_c
     async with listening() as (endpoint, _, net), trio.open_nursery() as nursery:
         dialler, near = await dialled(net)
         nursery.start_soon(dialler.run)
-        far = await endpoint.accept()
-        far.begin(None)
-        await near.first_answer()
-        near.begin(BOB.peer)
-        await near.handshaken()
+        far = await up(endpoint, near)
         await trio.sleep(1)  # until both know that the handshake is over: before, no words are sent
         far.core.close(error_code=7, reason_phrase="\x1b[2J\u202e" + "x" * 180)
         far.try_send(b"")
@@ -391,11 +383,7 @@ async def test_a_timer_that_was_set_before_the_end_finds_a_connection_that_is_ov
     async with listening() as (endpoint, _, net), trio.open_nursery() as nursery:
         dialler, near = await dialled(net)
         nursery.start_soon(dialler.run)
-        far = await endpoint.accept()
-        far.begin(None)
-        await near.first_answer()
-        near.begin(BOB.peer)
-        await near.handshaken()
+        far = await up(endpoint, near)
         far.close()
         await trio.sleep(3 * IDLE_SECONDS)  # whoever has the other end is slow to close it
         assert near.core.terminated is not None and not near.broken
@@ -411,12 +399,7 @@ async def test_a_connection_on_which_the_library_fails_is_the_only_one_that_ends
             dialler = Endpoint(Socket(net, (HERE[0], port)), settings(ALICE), listening=False)
             nursery.start_soon(dialler.run)
             near = dialler.dial(THERE)
-            far = await endpoint.accept()
-            far.begin(None)
-            await near.first_answer()
-            near.begin(BOB.peer)
-            await near.handshaken()
-            await far.handshaken()
+            far = await up(endpoint, near)
             pairs.append((near, far))
 
         def fail(*_: object) -> None:
@@ -442,11 +425,7 @@ async def test_a_connection_has_few_timers_however_much_happens(autojump_clock) 
     async with listening() as (endpoint, _, net), trio.open_nursery() as nursery:
         dialler, near = await dialled(net)
         nursery.start_soon(dialler.run)
-        far = await endpoint.accept()
-        far.begin(None)
-        await near.first_answer()
-        near.begin(BOB.peer)
-        await near.handshaken()
+        far = await up(endpoint, near)
         number = near.core.open_stream()
         for _ in range(500):
             near.core.send_stream_data(number, b"x")

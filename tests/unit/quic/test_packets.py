@@ -1,6 +1,7 @@
 """The short ways of an established connection: what goes over them arrives as over the library's, whatever the link."""
 
 import random
+from pathlib import Path
 
 import pytest
 from aioquic.quic.connection import QuicConnection
@@ -162,6 +163,22 @@ def test_no_datagram_is_larger_than_the_peer_takes(ways, monkeypatch) -> None:
     link.run(lambda: len(link.ended) == 2)
     assert max(sent) == 1201
     assert ways["turns"] > 0
+
+
+@pytest.mark.parametrize("logged", [False, True])
+def test_who_only_acknowledges_may_send_at_once(logged: bool, tmp_path: Path, monkeypatch) -> None:
+    pair = Pair(qlog=str(tmp_path) if logged else None)
+    pair.dialler._loss._cc.congestion_window = 10_000_000
+    monkeypatch.setattr(pair.dialler._pacer, "next_send_time", lambda now: None)
+    pair.dialler.send_stream_data(pair.dialler.open_stream(), bytes(300_000))
+    pacer, now, answers = pair.listener._pacer, pair.now, 0
+    pacer.update_rate(congestion_window=10 * DATAGRAM, smoothed_rtt=0.1)  # 8 ms for a packet
+    for data, _ in pair.dialler.datagrams_to_send(now):
+        pair.listener.receive_datagram(data, HERE, now)
+        now += 0.001
+        answers += len(pair.listener.datagrams_to_send(now))
+    assert answers > 100
+    assert pacer.next_send_time(now=now) is None
 
 
 def test_keys_change_in_the_middle(ways) -> None:
